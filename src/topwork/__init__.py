@@ -1,0 +1,35 @@
+"""Topwork: graft a new task onto a model that already knows the world.
+
+    import topwork as tw
+
+    model = tw.fit("photos/")            # inspects, splits, climbs the ladder, proves the result
+    model.predict("new.jpg").label
+    tw.load("models/photos").report      # the numbers, each with its interval
+
+Importing costs nothing: what a verb needs is loaded when the verb is called.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = ["errors", "evaluate", "extract", "fit", "inspect", "load", "predict", "read", "split"]
+
+if TYPE_CHECKING:
+    from topwork import errors
+    from topwork.verbs import evaluate, extract, fit, inspect, load, predict, read, split
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("topwork.errors")
+    if name in __all__:
+        return getattr(import_module("topwork.verbs"), name)
+    raise AttributeError(f"module 'topwork' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,122 @@
+"""The artefact's folder: what lies in it, how it is written, how a damaged one is told.
+
+    model.json          task, labels, preprocessing, backbone, head, calibration, data, history, checksums; written last
+    model.onnx          pixels uint8 (N, H, W, 3) -> probabilities (N, C), logits (N, C), features (N, D)
+    model.safetensors   the same weights as arrays: trunk.*, head.*
+    README.md           model card        report.html, report.json   the numbers
+
+The first three hold no time and no seconds: the same fit gives the same bits. The other three are for reading; they may
+be edited or left out, so no checksum covers them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from topwork import __version__
+from topwork.errors import BadWeights, StoreError
+from topwork.types import Card, Head, Preprocess
+
+FORMAT = 1
+MARKER = "model.json"
+CHECKED = ("model.onnx", "model.safetensors")
+
+
+def write(
+    folder: Path,
+    *,
+    onnx: bytes,
+    weights: bytes,
+    card: Card,
+    head: Head,
+    labels: Sequence[str],
+    task: str,
+    multilabel: bool = False,
+    name: str = "",
+    calibration: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    history: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Fill a folder with a model that `load` can open; returns what model.json holds."""
+    backbone = dataclasses.asdict(card)
+    contents: dict[str, bytes] = dict(zip(CHECKED, (onnx, weights), strict=True))
+    manifest = {
+        "format": FORMAT,
+        "topwork": __version__,
+        "name": name,
+        "task": task,
+        "labels": list(labels),
+        "multilabel": multilabel,
+        "preprocess": backbone.pop("preprocess"),
+        "backbone": backbone,
+        "head": {
+            "kind": head.kind,
+            "method": head.method,
+            "settings": {key: float(value) for key, value in head.settings.items()},
+            "activation": head.activation,
+            "temperature": float(head.temperature),
+        },
+        "calibration": dict(calibration or {}),
+        "data": dict(data or {}),
+        "history": list(history),
+        "files": {file: {"bytes": len(content), "sha256": _sha256(content)} for file, content in contents.items()},
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    add(folder, contents)
+    add(folder, {MARKER: text.encode()})
+    return json.loads(text)
+
+
+def add(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files for readers (README.md, report.html, report.json) beside the model."""
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What model.json holds, after the weights have been compared with their checksums."""
+    if not folder.is_dir():
+        raise StoreError(f"{folder} is not a folder. Expected the folder of a model, as `topwork fit` writes it")
+    try:
+        manifest = json.loads((folder / MARKER).read_bytes())
+        found = manifest["format"]
+    except FileNotFoundError as error:
+        raise StoreError(f"{folder} is not a Topwork model: there is no {MARKER} in it") from error
+    except OSError as error:
+        raise StoreError(f"{folder / MARKER} cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{folder / MARKER} is damaged: it is not the JSON that Topwork writes. Fit again") from error
+    if found != FORMAT:
+        cure = "Upgrade with: pip install -U topwork" if isinstance(found, int) and found > FORMAT else "Fit again"
+        raise StoreError(f"{folder / MARKER} has format {found!r}; Topwork {__version__} reads {FORMAT}. {cure}")
+    for file in CHECKED:
+        _check(folder / file, manifest.get("files", {}).get(file, {}).get("sha256", ""))
+    return manifest
+
+
+def card_of(manifest: Mapping[str, Any]) -> Card:
+    """The backbone's card inside a manifest."""
+    p = manifest["preprocess"]
+    preprocess = Preprocess(**{**p, "mean": tuple(p["mean"]), "std": tuple(p["std"])})
+    return Card(**manifest["backbone"], preprocess=preprocess)
+
+
+def _check(path: Path, expected: str) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise BadWeights(f"{path} is missing. Copy the whole folder of the model") from error
+    except OSError as error:
+        raise BadWeights(f"{path} cannot be read: {error.strerror or error}") from error
+    if found != expected:
+        raise BadWeights(f"{path} was changed after it was written: its sha256 is {found}, {MARKER} says {expected}")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

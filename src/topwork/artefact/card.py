@@ -1,0 +1,140 @@
+"""The model card, README.md: what the model is, how good, made of what, how to use it, where it fails."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from topwork.artefact.bundle import card_of
+from topwork.types import Metric
+
+MOST_LABELS = 60
+MOST_WEAK = 5
+
+_USE = """\
+## Use
+
+```sh
+topwork predict {folder} new.jpg
+```
+
+With Topwork in Python, no torch needed:
+
+```python
+import topwork as tw
+
+answer = tw.load("{folder}").predict("new.jpg")
+print(answer.label, answer.probability)
+```
+
+With onnxruntime alone, inside this folder:
+
+```python
+import json, numpy as np, onnxruntime as ort
+from PIL import Image, ImageOps
+
+session = ort.InferenceSession("model.onnx")
+labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
+image = Image.open("new.jpg")
+image.draft(None, ({min_px}, {min_px}))  # large JPEGs are read at reduced size, as in training
+pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[None]  # uint8 (1, H, W, 3)
+probabilities = session.run(["probabilities"], {{"pixels": pixels}})[0][0]
+print(labels[probabilities.argmax()], probabilities.max())
+```
+
+Any size of image will do: resizing, cropping and normalising are inside the graph.
+"""
+
+
+def render(
+    manifest: Mapping[str, Any],
+    metrics: Mapping[str, Metric],
+    *,
+    measured_on: str,
+    recall: Mapping[str, Metric] | None = None,
+    proof: str = "",
+    folder: str = "models/NAME",
+) -> str:
+    """The text of README.md. `recall`: share of each label's items that were found; `proof`: Proof.fact."""
+    parts = [
+        _head(manifest),
+        _measured(metrics, measured_on, proof),
+        _labels(manifest["labels"]),
+        _made_of(manifest),
+        _USE.format(folder=folder, min_px=card_of(manifest).preprocess.decode_px),
+        _limits(manifest, recall or {}),
+    ]
+    return "\n".join(parts)
+
+
+def _head(manifest: Mapping[str, Any]) -> str:
+    task = manifest["task"].replace("-", " ")
+    given = "any number of" if manifest["multilabel"] else "one of"
+    return (
+        f"# {_plain(manifest['name'] or task)}\n\n"
+        f"Made by Topwork {manifest['topwork']} for {task}: an image gets {given} {len(manifest['labels'])} labels.\n"
+        f"Head: `{manifest['head']['method']}`, on the frozen backbone {_plain(manifest['backbone']['name'])}.\n"
+    )
+
+
+def _measured(metrics: Mapping[str, Metric], measured_on: str, proof: str) -> str:
+    rows = [
+        f"| {_plain(name.replace('_', ' '))} | {m.value:.3f} | {m.low:.3f} to {m.high:.3f} | {m.n:,} |"
+        for name, m in metrics.items()
+    ]
+    table = "\n".join(["| metric | value | 95 % interval | items |", "|---|---|---|---|", *rows])
+    proven = f"\nSaved and trained model compared by a new process: {proof}.\n" if proof else ""
+    return f"## Measured\n\nOn {_plain(measured_on)}. More in report.html.\n\n{table}\n{proven}"
+
+
+def _labels(labels: list[str]) -> str:
+    shown = ", ".join(_plain(label) for label in labels[:MOST_LABELS])
+    more = f", and {len(labels) - MOST_LABELS:,} more: see model.json" if len(labels) > MOST_LABELS else ""
+    return f"## Labels\n\n{shown}{more}\n"
+
+
+def _made_of(manifest: Mapping[str, Any]) -> str:
+    backbone, data = manifest["backbone"], manifest["data"]
+    lines = [f"* {_plain(key)}: {_plain(value)}" for key, value in data.items() if isinstance(value, (str, int, float))]
+    facts = {
+        "backbone": f"{backbone['name']} ({backbone['spec']})",
+        "architecture": backbone["architecture"],
+        "licence": backbone["licence"] or "not known: ask where the weights came from before passing them on",
+        "trained on": backbone["trained_on"],
+        "origin": backbone["origin"],
+        "weights": backbone["weights"],
+    }
+    return "\n".join(
+        ["## Data", "", *(lines or ["* not recorded"]), "", "## Backbone", ""]
+        + [f"* {key}: {_plain(value)}" for key, value in facts.items() if value]
+        + [""]
+    )
+
+
+def _limits(manifest: Mapping[str, Any], recall: Mapping[str, Metric]) -> str:
+    lines = [
+        "* Measured on pictures like those it was trained on; on others it may do worse, nobody has measured how much."
+    ]
+    if not manifest["multilabel"]:
+        lines.append("* Names one of its labels for every picture, also for one that shows none of them.")
+    if manifest["head"]["kind"] == "knn":
+        lines.append("* Holds the features of its training images: pass it on only where these may be passed on.")
+    lines += [
+        f"* Weak: {_plain(label)}, of which {m} are found (95 % interval, n = {m.n:,})." for label, m in _weak(recall)
+    ]
+    return "\n".join(["## Limits", "", *lines, ""])
+
+
+def _weak(recall: Mapping[str, Metric]) -> list[tuple[str, Metric]]:
+    """Labels whose whole interval lies below the mean recall, worst first."""
+    if not recall:
+        return []
+    mean = sum(m.value for m in recall.values()) / len(recall)
+    below = [(label, m) for label, m in recall.items() if m.high < mean]
+    return sorted(below, key=lambda pair: pair[1].value)[:MOST_WEAK]
+
+
+def _plain(text: Any) -> str:
+    """Text that Markdown leaves as it is, on one line."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(text).split()))

@@ -1,0 +1,1 @@
+"""Places where backbones come from, one file each; its class keeps `topwork.backbones.Source`: cards(), load(name)."""

@@ -1,0 +1,189 @@
+"""Torch networks without their classifier, filled with checked weights, and exported to ONNX.
+
+    trunk = build(architecture)          images float32 (N, 3, S, S) -> pooled features float32 (N, D)
+    fill(network, state, where)          names and shapes must agree
+    export(trunk, size_px) -> bytes      opset 19, dynamic N, compared with torch on random images
+
+Features are what the network's own last linear layer reads: timm's pre_logits; for torchvision the input of the last
+Linear of fc, classifier, head or heads, and the mean of the last feature map where there is no Linear (SqueezeNet).
+
+This file needs torch; only `torch_backbone.py` and `sources/` import it, when a module is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from topwork.backbones.architecture import Architecture
+from topwork.errors import BadWeights, ProofFailed
+from topwork.nn import onnx_graph
+from topwork.nn.session import session
+from topwork.store.weights import check_shapes
+
+if TYPE_CHECKING:
+    import onnx
+
+TOLERANCE = 1e-4  # of the largest feature: float32 in another order of summation stays near 1e-6
+
+
+class TimmTrunk(nn.Module):
+    """A timm network up to the features that its classifier reads."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        network.reset_classifier(0)  # type: ignore[operator]
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) -> (N, D)."""
+        maps = self.network.forward_features(images)  # type: ignore[operator]
+        return self.network.forward_head(maps, pre_logits=True).flatten(1)  # type: ignore[operator]
+
+
+class TorchvisionTrunk(nn.Module):
+    """A torchvision network up to the features that its last linear layer reads."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.pool_maps = not _drop_last_linear(network)
+        self.network = network.features if self.pool_maps else network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) -> (N, D)."""
+        features = self.network(images)  # type: ignore[operator]
+        return features.mean((2, 3)) if self.pool_maps else features.flatten(1)
+
+
+def build(architecture: Architecture, fill_in: Callable[[nn.Module], None]) -> nn.Module:
+    """The trunk of an architecture; `fill_in` puts weights into the whole network before its top is taken off."""
+    network = _timm(architecture) if architecture.library == "timm" else _torchvision(architecture)
+    fill_in(network)
+    return (TimmTrunk(network) if architecture.library == "timm" else TorchvisionTrunk(network)).eval()
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load a state dict; says on both sides what does not fit."""
+    own = network.state_dict()
+    # BatchNorm counts its batches for training only; files that went through other frameworks lack the counter
+    state = {**{name: own[name] for name in own if name.endswith("num_batches_tracked")}, **state}
+    check_shapes({n: tuple(v.shape) for n, v in own.items()}, {n: tuple(v.shape) for n, v in state.items()}, where)
+    network.load_state_dict(state)
+
+
+def export(trunk: nn.Module, size_px: int) -> bytes:
+    """The trunk as a self-contained ONNX graph, proven against torch on random images."""
+    trunk = trunk.eval()
+    images = torch.randn(3, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
+    with _silence(), torch.no_grad():
+        expected = trunk(images).float().numpy()  # (3, D)
+        program = torch.onnx.export(
+            trunk,
+            (images[:2],),
+            dynamo=True,
+            opset_version=onnx_graph.OPSET,
+            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+            input_names=["images"],
+            output_names=["features"],
+            verbose=False,
+        )
+    assert program is not None
+    graph = onnx_graph.to_bytes(_named(onnx_graph.plain(program.model_proto)))
+    _prove(graph, images.numpy(), expected)
+    return graph
+
+
+def _timm(architecture: Architecture) -> nn.Module:
+    import timm
+
+    try:
+        with _silence():
+            return timm.create_model(architecture.name, pretrained=False, **architecture.options)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise BadWeights(f"timm {timm.__version__} cannot build {architecture}: {error}") from error
+
+
+def _torchvision(architecture: Architecture) -> nn.Module:
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if architecture.name not in known:
+        raise BadWeights(f"torchvision {torchvision.__version__} has no image classifier '{architecture.name}'")
+    options = dict(architecture.options)
+    if architecture.name in ("googlenet", "inception_v3"):
+        options.setdefault("init_weights", False)  # weights follow; without it both warn
+    try:
+        return torchvision.models.get_model(architecture.name, weights=None, **options)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise BadWeights(f"torchvision {torchvision.__version__} cannot build {architecture}: {error}") from error
+
+
+def _drop_last_linear(network: nn.Module) -> bool:
+    """Replace the last Linear of the network's top by the identity; False where there is none."""
+    for top in ("fc", "classifier", "heads", "head"):
+        layers = [n for n, layer in network.named_modules() if n.split(".")[0] == top and isinstance(layer, nn.Linear)]
+        if layers:
+            parent, _, name = layers[-1].rpartition(".")
+            setattr(network.get_submodule(parent), name, nn.Identity())
+            return True
+    if not hasattr(network, "features"):
+        raise BadWeights(
+            f"{type(network).__name__} has neither a last Linear layer nor `features` to take features from"
+        )
+    return False
+
+
+def _named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Names from the order of the graph; the exporter's own hold counters of the process that it ran in."""
+    graph = model.graph
+    graph.name = "trunk"
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        return (
+            model  # a subgraph sees outer names; renaming both is not worth it for bytes that are stable within a cache
+        )
+    names = {value.name: value.name for value in (*graph.input, *graph.output)}
+    for i, tensor in enumerate(graph.initializer):
+        name = tensor.name.removeprefix("network.") if "." in tensor.name else f"const{i}"
+        names[tensor.name] = tensor.name = name
+    for i, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{i}"
+        for j, output in enumerate(node.output):
+            names.setdefault(output, f"{node.name}.{j}" if j else node.name)
+        node.input[:] = [names[name] if name else "" for name in node.input]
+        node.output[:] = [names[name] if name else "" for name in node.output]
+    return model
+
+
+def _prove(graph: bytes, images: np.ndarray, expected: np.ndarray) -> None:
+    running = session(graph)
+    for batch in (images, images[:1]):
+        features = np.asarray(running.run(None, {"images": batch})[0])
+        gap = np.abs(features - expected[: len(batch)]).max() / max(np.abs(expected).max(), 1e-12)
+        if features.dtype != np.float32 or not gap <= TOLERANCE:  # a NaN is no agreement
+            raise ProofFailed(
+                f"The exported graph differs from torch by {gap:.1e} of the largest feature (at most {TOLERANCE:.0e} "
+                f"allowed, batch {len(batch)}, {features.dtype}). Choose another backbone and report this one"
+            )
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The exporter talks to its developers, through warnings and loggers."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "timm")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

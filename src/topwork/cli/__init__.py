@@ -1,0 +1,75 @@
+"""The command line: one file per group of commands, bodies that import only when they run.
+
+Exit codes: 0 done, 2 something the user can mend (one line says what), 130 stopped by Ctrl-C, 1 a bug of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from topwork import __version__
+from topwork.cli import cache, data, fit, listing, model
+
+app = typer.Typer(
+    name="topwork",
+    help="Graft a new task onto a model that already knows the world.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+fit.add_to(app)
+model.add_to(app)
+data.add_to(app)
+listing.add_to(app)
+cache.add_to(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"topwork {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command line; every failure that a user can mend is one line."""
+    from topwork.errors import TopworkError
+
+    stopped = "topwork: stopped. Nothing is lost: the same command goes on where it was."
+    try:
+        app()
+    except SystemExit as end:  # typer turns Ctrl-C into exit code 130
+        _end(stopped if end.code == 130 else "", int(end.code or 0))
+    except KeyboardInterrupt:
+        _end(stopped, 130)
+    except TopworkError as error:
+        _end(f"topwork: {error}", 2)
+    except MemoryError:
+        _end("topwork: not enough memory. A smaller --batch-size or a smaller backbone needs less.", 2)
+    except Exception as error:
+        if os.environ.get("TOPWORK_DEBUG"):
+            raise
+        _end(f"topwork: unexpected {type(error).__name__}: {error}. TOPWORK_DEBUG=1 shows where; please report it.", 1)
+    _end("", 0)
+
+
+def _end(line: str, code: int) -> NoReturn:
+    """Say one line and leave at once: worker threads that still run native code are not waited for."""
+    if line:
+        print(" ".join(line.split()), file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

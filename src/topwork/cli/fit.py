@@ -1,0 +1,62 @@
+"""`topwork fit`: from a folder of photos to a proven model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(fit)
+
+
+def fit(
+    data: str = typer.Argument(..., help="A folder with a folder per class, or a table (csv, tsv, jsonl, parquet)."),
+    test: str = typer.Option(None, help="Test data of the same kind, if it is not a split of DATA."),
+    task: str = typer.Option("image-classification", help="What to learn."),
+    backbone: str = typer.Option("auto", help="auto, bundled, timm:NAME, torchvision:NAME or local:FOLDER."),
+    steps: str = typer.Option("auto", help="Steps of the ladder: auto, or some of majority,pixels,probe."),
+    budget: str = typer.Option("5m", help="Time for the optional steps: 90s, 5m, 2h."),
+    split: str = typer.Option("auto", help="auto, stratified(test=0.2), grouped(test=0.2) or kfold(folds=5)."),
+    group: str = typer.Option(None, help="Column of a table: items of one group stay on one side of every split."),
+    item_column: str = typer.Option(None, help="Column of a table that holds the images. Guessed and said otherwise."),
+    label_column: str = typer.Option(None, help="Column of a table that holds the labels. Guessed and said otherwise."),
+    split_column: str = typer.Option(None, help="Column of a table that holds train / val / test."),
+    keep_leaks: bool = typer.Option(False, "--keep-leaks", help="Train on images that are in the test data, too."),
+    batch_size: int = typer.Option(None, min=1, help="Images in one forward pass. Chosen and said otherwise."),
+    engine: str = typer.Option("auto", help="auto, onnxruntime or torch."),
+    seed: int = typer.Option(0, help="One seed for everything."),
+    out: Path = typer.Option(None, help="Where the model goes. Default: models/NAME."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Only the result."),
+) -> None:
+    """Train, prove and save a model."""
+    from topwork import verbs
+    from topwork.cli.console import show, watching
+    from topwork.evaluation.report import terminal
+
+    with watching(quiet) as watch:
+        model = verbs.fit(
+            data,
+            test=test,
+            task=task,
+            backbone=backbone,
+            steps=steps,
+            budget=budget,
+            split=split,
+            group=group,
+            item_column=item_column,
+            label_column=label_column,
+            split_column=split_column,
+            keep_leaks=keep_leaks,
+            batch_size=batch_size,
+            engine=engine,
+            seed=seed,
+            out=out,
+            watch=watch,
+        )
+    show(terminal(model.report))
+    typer.echo(
+        f"\nmodel   {model.folder}\nreport  {model.folder / 'report.html'}\nuse     topwork predict {model.folder} FILE"
+    )

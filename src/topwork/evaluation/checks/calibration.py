@@ -1,0 +1,39 @@
+"""Do probabilities mean what they say, before and after the temperature?
+
+"After" is measured on items that the temperature was not fitted on: with folds each item gets the temperature of the
+other folds; a test set gets the model's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from topwork.evaluation.calibrate import activate, cross_fitted, fit_temperature, measure
+from topwork.evaluation.checks import Context
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Expected calibration error, log loss and reliability bins at T = 1 and at the fitted temperature."""
+
+    def run(self, context: Context) -> Iterator[tuple[str, Any]]:
+        """Yield "calibration": temperature, before, after; nothing without logits."""
+        z, folds, T = context.logits, context.folds, context.temperature
+        if z is None or (folds is None and T is None):
+            return
+        y, several = context.predictions.targets, context.predictions.multilabel
+        if folds is not None:
+            after = cross_fitted(z, y, folds, several)
+            T = fit_temperature(z, y, several) if T is None else T
+        else:
+            after = activate(z, several, T or 1.0)
+        yield (
+            "calibration",
+            {
+                "temperature": T,
+                "before": measure(activate(z, several), y, several),
+                "after": measure(after, y, several),
+            },
+        )

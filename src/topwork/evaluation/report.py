@@ -1,0 +1,159 @@
+"""The report: one set of numbers as a page, as JSON and as lines for the terminal.
+
+The page is one file that needs nothing else: charts are inline SVG, thumbnails are inside it, and its content security
+policy names the hashes of its own style and script, so that nothing in the user's data could ever run or load.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topwork.evaluation import charts, wording
+from topwork.evaluation.axis import Axis
+from topwork.evaluation.origin import origin
+from topwork.evaluation.plain_json import clean, to_json
+from topwork.evaluation.terminal import terminal
+
+if TYPE_CHECKING:
+    import jinja2
+
+__all__ = ["render", "terminal", "to_json"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_MATRIX_CLASSES = 24  # more classes than that: a map without numbers and the most frequent mix-ups
+_SHOWN_ITEMS, _SHOWN_SHOTS, _SHOWN_SKIPPED, _SHOWN_PAIRS = 50, 24, 200, 12
+
+_SECTIONS = (  # id, title, where in the numbers the section has its matter
+    ("findings", "Findings", "findings"),
+    ("data", "Images per class", "data.counts"),
+    ("ladder", "Ladder", "steps"),
+    ("metrics", "Scores", "metrics"),
+    ("classes", "Class by class", "per_class"),
+    ("confusion", "Mix-ups", "confusion.counts"),
+    ("calibration", "Calibration", "calibration"),
+    ("curve", "More labels?", "label_curve"),
+    ("wrong", "Most wrong", "gallery.most_wrong"),
+    ("unsure", "Least sure", "gallery.least_sure"),
+    ("choices", "Choices", "choices"),
+    ("proof", "Proof", "proof"),
+    ("skipped", "Left out", "skipped"),
+    ("provenance", "Provenance", "topwork"),
+)
+
+
+def render(numbers: Mapping[str, Any], thumbnails: Mapping[str, bytes] | None = None) -> str:
+    """The page. thumbnails: item -> bytes of a small JPEG, PNG or WebP."""
+    n = clean(numbers)
+    steps, key = n.get("steps") or [], wording.main_metric(n)
+    confusion = n.get("confusion") or {}
+    counts = confusion.get("counts") or []
+    style, script = _asset("report.css"), _asset("report.js")
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            n=n,
+            data=n.get("data") or {},
+            name=(n.get("data") or {}).get("name") or "Report",
+            main=key,
+            base=wording.baseline(n, key) if key else None,
+            words=functools.partial(wording.words, multilabel=bool(n.get("multilabel"))),
+            headline_unit=_headline_unit(n, key),
+            verdict=[n["headline"]] if n.get("headline") else wording.verdict(n),
+            doubts=wording.doubts(n),
+            sections=[(name, title) for name, title, where in _SECTIONS if _dig(n, where)],
+            class_bars=charts.class_bars(_dig(n, "data.counts") or {}),
+            used=wording.in_use(steps),
+            ladder_chart=charts.ladder(steps, key) if key else None,
+            weakest=sorted(n.get("per_class") or [], key=lambda c: -1.0 if c.get("f1") is None else c["f1"]),
+            matrix={**confusion, "levels": charts.heat(counts)} if 0 < len(counts) <= _MATRIX_CLASSES else None,
+            map=charts.overview(counts) if len(counts) > _MATRIX_CLASSES else None,
+            pairs=(confusion.get("pairs") or [])[:_SHOWN_PAIRS],
+            curve_chart=charts.label_curve(n.get("label_curve") or {}),
+            origin=origin(n),
+            stages=charts.stage_bars(n.get("seconds") or {}),
+            thumbnails={item: _data_uri(data) for item, data in (thumbnails or {}).items()},
+            style=style,
+            style_hash=_hash(style),
+            script=script,
+            script_hash=_hash(script),
+        )
+    )
+
+
+def _dig(numbers: Mapping[str, Any], where: str) -> Any:
+    return functools.reduce(lambda inner, key: (inner or {}).get(key), where.split("."), numbers)
+
+
+def _headline_unit(n: Mapping[str, Any], key: str | None) -> str:
+    if key is None:
+        return "No score yet"
+    images = "unseen images" if _dig(n, "evaluated_on.kind") else "images"
+    if key == "accuracy" and not n.get("multilabel"):
+        return f"of {images} correctly labelled"
+    name = wording.words(key, bool(n.get("multilabel"))).name
+    return f"{name[0].lower()}{name[1:]} on {images}"
+
+
+def _second_tick(seconds: float) -> str:
+    return f"{seconds * 1000:g}\u202fms" if seconds < 0.1 else f"{seconds:,g}\u202fs"
+
+
+def _data_uri(data: bytes) -> str:
+    kind = "png" if data[:4] == b"\x89PNG" else "webp" if data[8:12] == b"WEBP" else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return (_TEMPLATES / name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.ChainableUndefined,
+    )
+    environment.filters |= {
+        "percent": wording.percent,
+        "duration": wording.duration,
+        "tiny": wording.tiny,
+        "plain": wording.plain,
+        "short": wording.short,
+        "thousands": lambda value: f"{value:,}" if isinstance(value, (int, float)) else "–",
+        "day": lambda created: str(created)[:10],
+        "tail": lambda item: wording.plain(item).replace("\\", "/").rsplit("/", 1)[-1],
+    }
+    environment.globals |= {
+        "unit": Axis(0.0, 1.0),
+        "upward": Axis(1.0, 0.0),
+        "number": wording.number,
+        "interval": wording.interval,
+        "ordered": wording.ordered,
+        "proven": wording.proven,
+        "same_labels": wording.same_labels,
+        "measured_on": wording.measured_on,
+        "reliability": charts.reliability,
+        "seconds_ticks": lambda axis: [(tick, _second_tick(tick)) for tick in axis.ticks()],
+        "count_ticks": lambda axis: [(tick, f"{tick:,.0f}") for tick in axis.ticks()],
+        "name_length": charts.NAME_LENGTH,
+        "shown_items": _SHOWN_ITEMS,
+        "shown_shots": _SHOWN_SHOTS,
+        "shown_skipped": _SHOWN_SKIPPED,
+    }
+    return environment

@@ -1,0 +1,211 @@
+"""How numbers are called and written, the same on the page and in the terminal."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, direction overrides and bytes that are no text: file names may hold them, pages may not."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a metric is called and what it means, for people who have never met it."""
+
+    name: str
+    meaning: str
+    share: bool = True  # a part of one, written in percent; otherwise a plain number where lower is better
+
+
+METRICS: Mapping[str, Words] = {
+    "accuracy": Words("Accuracy", "Share of images whose class is named correctly."),
+    "map": Words(
+        "Mean average precision",
+        "For each label, how well images that carry it are ranked before those that do not; then the mean.",
+    ),
+    "balanced_accuracy": Words(
+        "Balanced accuracy", "Mean over classes of the share found: every class weighs the same, however rare."
+    ),
+    "macro_f1": Words("Macro F1", "Finding all of a class while naming nothing else so, balanced; mean over classes."),
+    "top5_accuracy": Words("Top 5", "Share of images whose class is among the five most likely."),
+    "roc_auc": Words(
+        "ROC AUC", "Chance that an image of a class scores above one that is not; guessing gives 50\u202f%."
+    ),
+    "log_loss": Words(
+        "Log loss", "How much the truth surprises the model: 0 is perfect, confident mistakes cost most.", share=False
+    ),
+    "ece": Words("Calibration error", "How far stated probabilities lie from how often they come true."),
+}
+_ALL_LABELS = Words("Exact match", "Share of images with every label right and none too many.")
+
+
+def words(key: str, multilabel: bool = False) -> Words:
+    """Name and meaning of a metric; an unknown one is called as it is written."""
+    if multilabel and key == "accuracy":
+        return _ALL_LABELS
+    return METRICS.get(key) or Words(key.replace("_", " ").capitalize(), "", share=not key.endswith("loss"))
+
+
+def ordered(metrics: Mapping[str, Any]) -> list[str]:
+    """Metric keys in the order in which people should read them."""
+    rank = {name: at for at, name in enumerate(METRICS)}
+    return sorted(metrics, key=lambda key: (rank.get(key, len(rank)), key))
+
+
+def percent(value: object) -> str:
+    """0.914 -> '91.4 %'. Never 100 % for less than all, never 0 % for more than none."""
+    if not isinstance(value, (int, float)):
+        return "–"
+    shown = min(round(value * 100, 1), 99.9) if value < 1 else round(value * 100, 1)
+    return f"{max(shown, 0.1) if value > 0 else shown:.1f}\u202f%"
+
+
+def number(key: str, value: object) -> str:
+    """A metric's value as it is written: percent, or three decimals."""
+    if not isinstance(value, (int, float)):
+        return "–"
+    return percent(value) if words(key).share else f"{value:.3f}"
+
+
+def interval(key: str, metric: Mapping[str, Any] | None) -> str:
+    """'88.1 to 93.9 %'."""
+    if not metric or metric.get("low") is None or metric.get("high") is None:
+        return ""
+    low = number(key, metric["low"]).removesuffix("\u202f%")
+    return f"{low} to {number(key, metric['high'])}"
+
+
+def duration(seconds: object) -> str:
+    """0.0042 -> '4 ms', 12.3 -> '12.3 s', 75 -> '1 min 15 s'."""
+    if not isinstance(seconds, (int, float)):
+        return "–"
+    if seconds < 0.0995:
+        return f"{max(seconds * 1000, 0):.0f}\u202fms"
+    if seconds < 59.95:
+        return f"{seconds:.1f}\u202fs"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}\u202fh {minutes}\u202fmin" if hours else f"{minutes}\u202fmin {rest}\u202fs"
+
+
+def compact(value: object) -> str:
+    """2257984 -> '2.26 million'."""
+    if not isinstance(value, (int, float)):
+        return "–"
+    for size, name in ((1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{value / size:.3g} {name}"
+    return f"{value:,.0f}"
+
+
+def tiny(value: object) -> str:
+    """1.2e-07 -> '0.00000012': two figures, no exponent that has to be explained, up to twelve places."""
+    if not isinstance(value, (int, float)):
+        return "–"
+    if value == 0:
+        return "0"
+    places = 1 - math.floor(math.log10(abs(value)))
+    return f"{value:.{places}f}" if 0 < places <= 12 else f"{value:.2g}"
+
+
+def plain(value: Any) -> str:
+    """Text of the user's data with what is no text replaced; a list of labels becomes one line."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(v) for v in value)
+    return _UNSAFE.sub("\ufffd", re.sub(r"[ \t\r\n]+", " ", str(value)))
+
+
+def short(value: Any, length: int = 28) -> str:
+    """The start of a long text; the page keeps the whole in a tooltip."""
+    text = plain(value)
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def proven(proof: Mapping[str, Any]) -> bool:
+    """The saved model gives the same label for every image, or ties between two equally probable ones."""
+    tied = (proof.get("ties") or 0) / max(proof.get("items") or 1, 1)
+    return (proof.get("agreement") or 0) + tied > 1 - 1e-9
+
+
+def same_labels(proof: Mapping[str, Any]) -> str:
+    """'all 298 images' or '99.7 % of 298 images'."""
+    count = f"{proof['items']:,} images" if proof.get("items") else "images"
+    if proof.get("agreement") == 1:
+        return f"all {count}"
+    ties = ", the rest are ties between equally probable labels" if proven(proof) else ""
+    return f"{percent(proof.get('agreement'))} of {count}{ties}"
+
+
+def main_metric(numbers: Mapping[str, Any]) -> str | None:
+    """The one number that the verdict is about."""
+    metrics = numbers.get("metrics") or {}
+    first = "map" if numbers.get("multilabel") else "accuracy"
+    keys = sorted(ordered(metrics), key=lambda key: key != first)
+    return next((key for key in keys if (metrics[key] or {}).get("value") is not None), None)
+
+
+def baseline(numbers: Mapping[str, Any], key: str) -> float | None:
+    """What a model would score that always gives the commonest answer."""
+    for step in numbers.get("steps") or ():
+        if step.get("name") == "majority":
+            return ((step.get("metrics") or {}).get(key) or {}).get("value")
+    return None
+
+
+def measured_on(numbers: Mapping[str, Any]) -> str:
+    """Which images the numbers are about."""
+    on = numbers.get("evaluated_on") or {}
+    n = on.get("n") or ((numbers.get("metrics") or {}).get(main_metric(numbers)) or {}).get("n")
+    count = f"{n:,} " if n else ""
+    return {
+        "test": f"{count}test images it had never seen",
+        "val": f"{count}images held back from training",
+        "cross-validation": f"{count}images, each judged by a model that had not seen it (cross-validation)",
+    }.get(on.get("kind", ""), f"{count}images")
+
+
+def verdict(numbers: Mapping[str, Any]) -> list[str]:
+    """The result in sentences: what, how sure, against what, and what stands against it."""
+    key = main_metric(numbers)
+    if key is None:
+        return ["Nothing was measured: there were no labelled images to measure on."]
+    metric, on = numbers["metrics"][key], measured_on(numbers)
+    sure = f" (95\u202f%\u00a0interval {interval(key, metric)})" if interval(key, metric) else ""
+    if key == "accuracy" and not numbers.get("multilabel"):
+        said = [f"The model names the right class for {number(key, metric['value'])} of {on}{sure}."]
+    else:
+        said = [f"{words(key, bool(numbers.get('multilabel'))).name} is {number(key, metric['value'])}{sure}, on {on}."]
+    base = baseline(numbers, key)
+    if base is not None:
+        said.append(f"Always giving the commonest answer would score {number(key, base)}.")
+    return said
+
+
+def doubts(numbers: Mapping[str, Any]) -> list[str]:
+    """What a careful reader should know before trusting the headline."""
+    said = []
+    key = main_metric(numbers)
+    metric = (numbers.get("metrics") or {}).get(key) or {}
+    base = baseline(numbers, key) if key else None
+    if key and words(key).share and base is not None and metric.get("low") is not None and metric["low"] <= base:
+        said.append("The interval reaches down to what always giving the commonest answer would score.")
+    if metric.get("low") is not None and key and words(key).share and metric["high"] - metric["low"] > 0.15:
+        said.append(f"The interval is wide: only {metric.get('n', 0):,} images were there to measure on.")
+    errors = sum(f.get("severity") == "error" for f in numbers.get("findings") or ())
+    if errors:
+        said.append(
+            f"The data has {errors} serious finding{'s' * (errors > 1)}: read {'them' if errors > 1 else 'it'} first."
+        )
+    proof = numbers.get("proof") or {}
+    if proof.get("agreement") is not None and not proven(proof):
+        said.append("The saved model did not agree with the trained one on every image.")
+    return said
+
+
+def in_use(steps: list[Mapping[str, Any]]) -> int | None:
+    """Which step the saved model is: the last that was kept."""
+    return max((at for at, step in enumerate(steps) if step.get("kept")), default=None)

@@ -1,0 +1,149 @@
+"""One forward pass per distinct content, and none for what any earlier run has seen.
+
+    content -> store: features/CARD/ENGINE -> x        known: read
+    content -> file -> crop -> engine -> x -> store    new: threads, each with whole batches of its own
+
+Batches always have the same size (the last one is filled up with black), so that the bits of a feature do not depend
+on its company: a run that was killed and resumed gives what an undisturbed one gives. What is finished is written every
+quarter of a second; Ctrl-C stops the engine inside its batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork import settings
+from topwork.errors import BadSetting
+from topwork.features import Engine, engines
+from topwork.features.contents import distinct
+from topwork.features.matrix import Matrix
+from topwork.features.pixels import Batch, Loader
+from topwork.store import Store
+from topwork.types import Backbone, Choice, Dataset, Features, Preprocess, Progress, Skipped, silent
+
+WRITE_EVERY_SECONDS = 0.25
+CPU_PIXELS, GPU_PIXELS = 8 * 224**2, 128 * 224**2  # per batch
+CPU_MOST, GPU_MOST = 64, 1024  # images per batch
+MANY = 512  # images from which measuring a second engine is worth its second
+
+Passed = tuple[Batch, NDArray[np.float32]]
+
+
+def extract(
+    dataset: Dataset,
+    backbone: Backbone,
+    cache: Store | None,
+    *,
+    batch_size: int | None = None,
+    engine: str = "auto",
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Features:
+    """Features of every item that can be read."""
+    began = time.perf_counter()
+    card = backbone.card
+    contents = distinct(dataset)
+    matrix = Matrix(contents, card.features)
+    pick = engines.pick(card, engine, cache, threads or settings.threads().value)
+    batch = choose_batch(card.preprocess, pick.device, batch_size)
+    new = matrix.recall(cache, f"features/{card.key}/{pick.key}")
+    reasons: dict[int, str] = {}
+    progress("extract", matrix.filled, len(contents.keys))
+    if new:
+        loader = Loader(dataset, contents, card.preprocess)
+        first, looked_up = new[: batch.value], pick.key
+        many = len(new) == len(contents.keys) >= MANY  # one set never has features of two engines
+        runner, pick = engines.start(pick, backbone, cache, lambda: loader.load(first, len(first)).crops, many)
+        namespace = f"features/{card.key}/{pick.key}"
+        if pick.key != looked_up:
+            matrix = Matrix(contents, card.features)
+            new = matrix.recall(cache, namespace)
+            batch = choose_batch(card.preprocess, pick.device, batch_size)
+        with contextlib.closing(_passes(loader, runner, pick.workers, new, batch.value)) as passes:
+            reasons = _collect(passes, matrix, cache, namespace, progress)
+    x, rows = matrix.finish()
+    return Features(
+        x=x,
+        rows=rows,
+        key=f"{card.key}/{pick.key}",
+        engine=str(pick),
+        seconds=time.perf_counter() - began,
+        computed=len(new) - len(reasons),
+        cached=len(contents.keys) - len(new),
+        skipped=contents.skipped + _skipped(dataset, contents.index, reasons),
+        choices=(Choice("engine", str(pick), pick.reason), batch),
+    )
+
+
+def choose_batch(preprocess: Preprocess, device: str, asked: int | None = None) -> Choice:
+    """Images per batch, by a fixed rule: the bits of a feature may depend on it."""
+    if asked is not None:
+        if asked < 1:
+            raise BadSetting(f"--batch-size {asked}. Expected 1 or more")
+        return Choice("batch size", asked, "as asked")
+    side = preprocess.crop_px
+    pixels, most, where = (
+        (CPU_PIXELS, CPU_MOST, "a processor's cache") if device == "cpu" else (GPU_PIXELS, GPU_MOST, "the GPU")
+    )
+    size = min(most, max(1, pixels // side**2))
+    return Choice("batch size", size, f"as many images of {side} x {side} px as {where} works on fastest")
+
+
+def _passes(loader: Loader, engine: Engine, workers: int, new: list[int], size: int) -> Generator[Passed, None, None]:
+    """Load and run batches in threads, a few ahead; results come in order."""
+
+    def work(wanted: list[int]) -> Passed:
+        batch = loader.load(wanted, size)
+        return batch, engine.forward(batch.crops)[: len(batch.contents)]
+
+    ahead: deque[Future[Passed]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="extract")
+    try:
+        for start in range(0, len(new), size):
+            ahead.append(pool.submit(work, new[start : start + size]))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    except BaseException:
+        loader.stop()
+        engine.stop()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _collect(
+    passes: Iterator[Passed], matrix: Matrix, store: Store | None, namespace: str, progress: Progress
+) -> dict[int, str]:
+    """Fill the matrix and the store; returns the contents that could not be read, with the reason."""
+    keys = matrix.contents.keys
+    reasons: dict[int, str] = {}
+    waiting: list[tuple[bytes, bytes]] = []
+    written = time.monotonic()
+    try:
+        for batch, values in passes:
+            matrix.fill(batch.contents, values)
+            reasons |= batch.reasons
+            waiting += ((keys[u], row.tobytes()) for u, row in zip(batch.contents, values, strict=True))
+            progress("extract", matrix.filled + len(reasons), len(keys))
+            if store is not None and time.monotonic() - written > WRITE_EVERY_SECONDS:
+                store.put_many(namespace, waiting)
+                waiting, written = [], time.monotonic()
+    finally:
+        if store is not None and waiting:
+            store.put_many(namespace, waiting)
+    return reasons
+
+
+def _skipped(dataset: Dataset, index: NDArray[np.int64], reasons: dict[int, str]) -> tuple[Skipped, ...]:
+    items = dataset.table["item"]
+    rows = np.flatnonzero(np.isin(index, list(reasons)))
+    return tuple(Skipped(items[int(row)].as_py(), reasons[int(index[row])]) for row in rows)

@@ -1,0 +1,210 @@
+"""The climb: majority class -> raw pixels -> frozen probe, each step kept only where it pays.
+
+Every step is a frozen backbone and a head solved on its cached features, so all of them are compared, exported
+and proven in the same way. The choice between them is made on out-of-fold predictions for the training items alone;
+held-out items only ever measure. A step is kept if, paired item by item, it gets more of them right (exact McNemar
+test, one-sided, 5 %), or at least as many and more surely (sign-flip test on the log losses, one-sided, 5 %).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork import plugins
+from topwork.adaptation import probe as probes
+from topwork.backbones import find
+from topwork.errors import BadSetting, UnknownName
+from topwork.evaluation.calibrate import cross_fitted, fit_temperature
+from topwork.evaluation.paired import compare_hits, compare_losses
+from topwork.evaluation.score import score, score_repeats, widening
+from topwork.features.extract import extract
+from topwork.ground import Ground, Rows
+from topwork.nn.heads import probabilities
+from topwork.store import Store
+from topwork.tasks.classification import checked, hits, item_losses
+from topwork.types import Backbone, Dataset, Features, Metric, Predictions, Probe, Step, Watch
+
+LEVEL = 0.05  # of the one-sided tests
+SAMPLE = 128  # images that tell how long the rest will take
+AUTO = ("majority", "pixels", "probe")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One step before it is taken: which backbone, which ways to solve the head."""
+
+    name: str
+    backbone: str
+    methods: tuple[str, ...]
+    required: bool = False  # taken whatever the budget says
+
+
+@dataclass(frozen=True, eq=False)
+class Rung:
+    """One step that was taken."""
+
+    plan: Plan
+    backbone: Backbone
+    features: Features  # of every row, training and held out
+    probe: Probe  # its head has the temperature of its out-of-fold logits
+    candidates: tuple[Probe, ...]
+    rows: Rows  # training rows that have features, in the order of probe.held_out
+    held: Rows  # held-out rows that have features
+    seconds: float
+
+    @property
+    def spec(self) -> str:
+        """Backbone and head in one line."""
+        return f"{self.plan.backbone} + {self.probe.head.method}"
+
+    def x(self, rows: Rows) -> NDArray[np.float32]:
+        """Features (N, D) of rows of the dataset; rows that lie side by side are a view, not a copy."""
+        at = np.searchsorted(self.features.rows, rows)
+        if len(at) and at[-1] - at[0] == len(at) - 1 and (np.diff(at) == 1).all():
+            return self.features.x[at[0] : at[-1] + 1]
+        return self.features.x[at]
+
+
+@dataclass(frozen=True, eq=False)
+class Climb:
+    """The way up: all rungs, what they were worth, and the one that is kept."""
+
+    rungs: tuple[Rung, ...]
+    steps: tuple[Step, ...]
+    best: Rung
+
+
+def plan(steps: str | Sequence[str], backbone: str) -> tuple[Plan, ...]:
+    """Turn `--steps` into plans; a probe by name, e.g. `logistic(l2=0.1)`, is a probe step solved in that way.
+
+    Raises BadSetting or UnknownName before any work begins.
+    """
+    wanted = AUTO if steps == "auto" else tuple(_split(steps) if isinstance(steps, str) else steps)
+    if not wanted:
+        raise BadSetting(f"--steps is empty. Expected auto, or some of: {', '.join(AUTO)}, or a probe such as logistic")
+    known = {
+        "majority": Plan("majority", "bundled:pixels", ("majority",)),
+        "pixels": Plan("pixels", "bundled:pixels", ("logistic",)),
+        "probe": Plan("probe", backbone, ("auto",)),
+    }
+    plans = []
+    for spec in wanted:
+        if spec not in known:
+            name, _ = plugins.parse(spec)
+            if name not in plugins.names(probes.ROOM):
+                raise UnknownName.among(name, "steps", {*known, *plugins.names(probes.ROOM)})
+            plugins.make(probes.ROOM, spec)
+        named = known.get(spec, Plan(spec, backbone, (spec,)))
+        plans.append(dataclasses.replace(named, required=steps != "auto" or spec == "majority"))
+    return tuple(plans)
+
+
+def climb(
+    ground: Ground, plans: Sequence[Plan], store: Store | None, *, deadline: float, watch: Watch, **extraction: Any
+) -> Climb:
+    """Take the steps in order; `deadline` is a `time.monotonic()` that optional steps must not overrun."""
+    rungs: list[Rung] = []
+    steps: list[Step] = []
+    best: Rung | None = None
+    for one in plans:
+        began = time.monotonic()
+        backbone = find(one.backbone)
+        wait = None if one.required else _too_long(ground.dataset, backbone, store, deadline, extraction)
+        if wait is not None:
+            steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, wait))
+            watch.say(f"{one.name}: {wait}")
+            continue
+        features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
+        rung = solve(ground, one, backbone, features, began, watch)
+        pays, verdict = (True, "the start") if best is None else _compare(ground, best, rung)
+        step = Step(one.name, rung.spec, _metrics(ground, rung), rung.seconds, pays, verdict)
+        watch.say(f"{one.name}: accuracy {step.metrics['accuracy']} in {rung.seconds:.1f} s, {verdict}")
+        rungs.append(rung)
+        steps.append(step)
+        best = rung if pays else best
+    assert best is not None  # the first step is always required
+    return Climb(tuple(rungs), tuple(steps), best)
+
+
+def solve(ground: Ground, one: Plan, backbone: Backbone, features: Features, began: float, watch: Watch) -> Rung:
+    """Solve the head on the training rows and give it the temperature of its out-of-fold logits."""
+    rows, held = (wanted[np.isin(wanted, features.rows)] for wanted in (ground.train, ground.held))
+    rung = Rung(one, backbone, features, None, (), rows, held, 0.0)  # type: ignore[arg-type]
+    y, labels = ground.dataset.targets()[rows], len(ground.dataset.labels)
+    best, candidates = probes.choose(
+        rung.x(rows), y, ground.folds[rows], labels, methods=one.methods, progress=watch.progress
+    )
+    temperature = fit_temperature(best.held_out, y, ground.dataset.multilabel)
+    best = dataclasses.replace(best, head=dataclasses.replace(best.head, temperature=temperature))
+    return dataclasses.replace(rung, probe=best, candidates=candidates, seconds=time.monotonic() - began)
+
+
+def out_of_fold(ground: Ground, rung: Rung) -> Predictions:
+    """What a step says of its training items, each asked of a head that has not seen its fold."""
+    y, several = ground.dataset.targets()[rung.rows], ground.dataset.multilabel
+    return ground.predictions(rung.rows, cross_fitted(rung.probe.held_out, y, ground.folds[rung.rows], several))
+
+
+def held_out(ground: Ground, rung: Rung) -> Predictions:
+    """What a step says of the held-out items."""
+    return ground.predictions(rung.held, probabilities(rung.probe.head, rung.x(rung.held)))
+
+
+def _metrics(ground: Ground, rung: Rung) -> Mapping[str, Metric]:
+    if len(rung.held):
+        return score(held_out(ground, rung))
+    return score_repeats([out_of_fold(ground, rung)], [ground.folds[rung.rows]])
+
+
+def _compare(ground: Ground, best: Rung, new: Rung) -> tuple[bool, str]:
+    """Whether a step pays over the best one so far, and why, in words."""
+    sides = [(rung, out_of_fold(ground, rung)) for rung in (best, new)]
+    common = np.intersect1d(best.rows, new.rows)
+    (p, y), (q, _) = (
+        checked(said.probabilities[at], said.targets[at], said.multilabel)
+        for rung, said in sides
+        for at in [np.isin(rung.rows, common)]
+    )
+    widen = widening([ground.predictions(common, q)], [ground.folds[common]])
+    right = compare_hits(hits(p, y), hits(q, y), widen)
+    loss = compare_losses(item_losses(p, y), item_losses(q, y), widen)
+    words = right.over(best.plan.name)
+    if right.difference > 0 and right.p_value / 2 < LEVEL:
+        return True, words
+    if right.difference >= 0 and loss.difference > 0 and loss.p_value / 2 < LEVEL:
+        return True, f"{words}, and surer: {loss.over()}"
+    return False, f"{words}: does not pay"
+
+
+def _too_long(
+    dataset: Dataset, backbone: Backbone, store: Store | None, deadline: float, extraction: Mapping[str, Any]
+) -> str | None:
+    """Why a step does not fit into the budget: measured on a sample, whose features stay in the cache."""
+    if np.isinf(deadline) or len(dataset) <= 4 * SAMPLE:
+        return None
+    sample = extract(dataset.take(np.arange(SAMPLE)), backbone, store, **extraction)
+    per_image = sample.seconds / max(sample.computed, 1)
+    needed = per_image * (len(dataset) - SAMPLE) * (sample.computed > 0)
+    left = max(deadline - time.monotonic(), 0)
+    if needed <= left:
+        return None
+    return f"left out: it would take about {needed:,.0f} s and the budget has {left:,.0f} s left (--budget)"
+
+
+def _split(steps: str) -> list[str]:
+    """Split at the commas outside brackets."""
+    parts, depth = [""], 0
+    for letter in steps:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]

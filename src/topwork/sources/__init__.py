@@ -1,0 +1,90 @@
+"""Where items and their labels come from: one file per kind of source, found by being here.
+
+@dataclass(frozen=True)
+class Folder:                          # its fields are its options
+    def accepts(self, uri) -> bool
+    def read(self, uri) -> Dataset     # nothing is lost silently: `skipped` says what is left, `notes` what was guessed
+
+read("photos/")                    the first source that accepts the uri
+items("photos/")                   unlabelled input of predict: paths of images at any depth, no Arrow needed
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from typing import Any, Protocol
+
+from topwork import plugins
+from topwork.errors import BadData, BadSetting
+from topwork.types import Dataset
+
+EXPECTED = "a folder with one subfolder per class, or a table (csv, tsv, jsonl, parquet) with a path and a label column"
+
+SPLITS = ("train", "val", "test")
+_SPLIT = re.compile(
+    r"(?:(train|training)|(val|valid|validation|dev)|(test|testing))(?:[ _-]?(?:set|split|images?|imgs?|data))?"
+)
+
+
+class Source(Protocol):
+    """A place that items and labels are read from."""
+
+    def accepts(self, uri: str) -> bool:
+        """Whether this source reads such a uri; cheap."""
+        ...
+
+    def read(self, uri: str) -> Dataset:
+        """All usable items; raises BadData when there is none."""
+        ...
+
+
+def read(uri: str | os.PathLike[str], **options: Any) -> Dataset:
+    """Read a folder or table with the first source that accepts it; options that are None count as not given."""
+    uri = os.fspath(uri)
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in plugins.names("sources"):
+        kind = plugins.find("sources", name)
+        if not kind().accepts(uri):
+            continue
+        known = {f.name for f in dataclasses.fields(kind)}
+        if unknown := sorted(given.keys() - known):
+            has = f"its options: {', '.join(sorted(known))}" if known else "it has no options"
+            raise BadSetting(f"{', '.join(unknown)} cannot be used with {uri}: it is read as a {name}, {has}")
+        return kind(**given).read(uri)
+    raise BadData(f"{uri}: {_trouble(uri)}. Expected {EXPECTED}")
+
+
+def items(uri: str | os.PathLike[str]) -> list[str]:
+    """Paths of unlabelled images: the file itself, or every image at any depth of a folder, in order of their names."""
+    from topwork.sources.folder import walk
+
+    uri = os.fspath(uri)
+    if not os.path.isdir(uri):
+        if os.path.exists(uri):
+            return [uri]
+        raise BadData(f"{uri}: does not exist. Expected an image or a folder of images")
+    found = [os.path.join(uri, rel, name) for rel, listing in walk(uri) for name in listing.images]
+    if not found:
+        raise BadData(
+            f"{uri}: no image in this folder or below it. Expected jpeg, png, webp, bmp, gif, tiff or pgm files"
+        )
+    return found
+
+
+def split_of(name: str) -> str | None:
+    """train, val or test when a folder or a table's cell is called so: "Training_Set", "valid", "test-images"."""
+    match = _SPLIT.fullmatch(name.strip().casefold())
+    return SPLITS[match.lastindex - 1] if match and match.lastindex else None
+
+
+def _trouble(uri: str) -> str:
+    if not os.path.lexists(uri):
+        return "does not exist"
+    if not os.path.exists(uri):
+        return "is a link to something that does not exist"
+    ending = os.path.splitext(uri)[1].lower()
+    if ending in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"):
+        return "is an archive; unpack it first"
+    return f"is a file of another kind ({ending or 'no suffix'})"

@@ -1,0 +1,360 @@
+"""The corridor: one short function per verb, and the only file that knows their order.
+
+read -> inspect -> split -> climb (ladder.py) -> measure (account.py) -> write -> prove -> tell
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topwork import plugins
+from topwork.errors import BadData, BadSetting, UnknownName
+from topwork.types import Choice, Dataset, Features, Findings, Predictions, Skipped, Watch
+
+if TYPE_CHECKING:
+    from topwork.account import Measured
+    from topwork.artefact.model import Model, Prediction
+    from topwork.ground import Ground
+    from topwork.ladder import Climb
+    from topwork.store.cache import Cache
+
+TASKS = ("image-classification",)
+
+
+def read(data: str | Path, **columns: Any) -> Dataset:
+    """Read a folder or a table; what was guessed is in `notes`, what was left out in `skipped`."""
+    from topwork import sources
+
+    return sources.read(data, **columns)
+
+
+def inspect(data: Dataset | str | Path, *, drop_leaks: bool = True, watch: Watch | None = None) -> Findings:
+    """Read every file once: unreadable ones, duplicates, leaks across splits, imbalance."""
+    from topwork.data.inspect import inspect as look
+    from topwork.store.cache import open_cache
+
+    watch = watch or Watch()
+    dataset = data if isinstance(data, Dataset) else read(data)
+    return look(dataset, open_cache(), progress=watch.progress, drop_leaks=drop_leaks)
+
+
+def split(dataset: Dataset, rule: str = "stratified(test=0.2)", *, seed: int = 0) -> Dataset:
+    """Assign train / val / test by a rule of `data/split`."""
+    return plugins.make("data.split", rule).assign(dataset, seed)
+
+
+def extract(
+    data: Dataset | str | Path,
+    backbone: str = "bundled",
+    *,
+    out: str | Path | None = None,
+    batch_size: int | None = None,
+    engine: str = "auto",
+    watch: Watch | None = None,
+) -> Features:
+    """What a frozen backbone sees: one forward pass per distinct image, ever; optionally written to parquet or npz."""
+    from topwork.backbones import find
+    from topwork.features.extract import extract as run
+    from topwork.features.write import check_suffix, write_features
+    from topwork.store.cache import open_cache
+
+    watch = watch or Watch()
+    trunk = find(backbone)
+    if out is not None:
+        check_suffix(Path(out))
+    found = inspect(data, drop_leaks=False, watch=watch)
+    features = run(found.dataset, trunk, open_cache(), batch_size=batch_size, engine=engine, progress=watch.progress)
+    for choice in features.choices:
+        watch.say(str(choice))
+    if out is not None:
+        write_features(features, found.dataset, Path(out))
+    return features
+
+
+def fit(
+    data: str | Path | Dataset,
+    *,
+    test: str | Path | None = None,
+    task: str = "image-classification",
+    backbone: str = "auto",
+    steps: str | Sequence[str] = "auto",
+    budget: str | float = "5m",
+    split: str = "auto",
+    group: str | None = None,
+    item_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    keep_leaks: bool = False,
+    batch_size: int | None = None,
+    engine: str = "auto",
+    seed: int = 0,
+    out: str | Path | None = None,
+    watch: Watch | None = None,
+) -> Model:
+    """Inspect, split, climb the ladder, measure, save and prove; the model lies in `out` when this returns.
+
+    Choices are made by cross-validation on the training items; held-out items only measure. Where nothing was held
+    out and the items are few, repeated nested cross-validation measures instead. Settings that cannot work stop it
+    before work begins.
+    """
+    watch, clock = watch or Watch(), Stopwatch()
+    target = Path(out) if out is not None else Path("models") / _name(data)
+    plans, choices = _check_settings(task, backbone, steps, split, target)
+    deadline = time.monotonic() + seconds_of(budget)
+
+    from topwork import account, ladder
+    from topwork.data.inspect import check_trainable
+    from topwork.ground import divide
+    from topwork.store.cache import open_cache
+
+    with clock("read"):
+        columns = {"item_column": item_column, "label_column": label_column}
+        dataset = (
+            data if isinstance(data, Dataset) else read(data, **columns, split_column=split_column, group_column=group)
+        )
+        if test is not None:
+            from topwork.data.join import join
+
+            dataset = join(dataset, read(test, **columns))
+    store = open_cache()
+    with clock("inspect"):
+        found = inspect(dataset, drop_leaks=not keep_leaks, watch=watch)
+        check_trainable(found.dataset)
+    ground = divide(found.dataset, split, seed)
+    for line in (*found.dataset.notes, *(f"{f.severity}: {f.message}" for f in found.findings), ground.text, *choices):
+        watch.say(str(line))
+    with clock("climb"):
+        climbed = ladder.climb(
+            ground, plans, store, deadline=deadline, watch=watch, batch_size=batch_size, engine=engine
+        )
+    with clock("measure"):
+        measured = account.measure(ground, climbed.best, seed, watch)
+    facts = {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": " ".join(["topwork", *sys.argv[1:]]) if "topwork" in sys.argv[0] else "topwork.fit(...)",
+        "seed": seed,
+        "source": str(data),
+        "choices": choices,
+    }
+    _save(target, found, ground, climbed, measured, store, clock, watch, facts)
+    for note in store.notes:
+        watch.say(note)
+    return load(target)
+
+
+def load(folder: str | Path) -> Model:
+    """Open a saved model; needs no torch."""
+    from topwork.artefact.model import load as open_model
+
+    return open_model(folder)
+
+
+def predict(model: str | Path | Model, inputs: Any, *, top: int = 5) -> Any:
+    """What a model says of a path, bytes, PIL image or array, or of a list of them."""
+    return (load(model) if isinstance(model, (str, Path)) else model).predict(inputs, top=top)
+
+
+def stream(model: str | Path | Model, inputs: Sequence[str], *, top: int = 5) -> Iterator[Prediction | Skipped]:
+    """Predictions for files and everything inside folders, one by one; unreadable ones come back as Skipped."""
+    from topwork.sources import items
+
+    opened = load(model) if isinstance(model, (str, Path)) else model
+    paths = (path for name in inputs for path in (items(name) if Path(name).is_dir() else (name,)))
+    return opened.stream(paths, top=top)
+
+
+def evaluate(
+    model: str | Path | Model,
+    data: str | Path | Dataset,
+    *,
+    item_column: str | None = None,
+    label_column: str | None = None,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Measure a saved model on labelled data: the numbers of a report, each with its interval."""
+    import numpy as np
+
+    from topwork import account
+
+    watch = watch or Watch()
+    opened = load(model) if isinstance(model, (str, Path)) else model
+    dataset = data if isinstance(data, Dataset) else read(data, item_column=item_column, label_column=label_column)
+    targets = _in_labels_of(opened, dataset)
+    rows, answers, skipped = [], [], list(dataset.skipped)
+    for row, answer in enumerate(opened.rows(dataset.paths())):
+        watch.progress("predict", row + 1, len(dataset))
+        if isinstance(answer, Skipped):
+            skipped.append(answer)
+        else:
+            rows.append(row)
+            answers.append(answer)
+    if not rows:
+        raise BadData(f"{dataset.name}: none of its {len(dataset):,} items could be read")
+    items = dataset.table["item"].take(rows).to_pylist()
+    said = Predictions(np.stack(answers), targets[rows], opened.labels, items, opened.multilabel)
+    facts = {
+        "task": opened.task,
+        "multilabel": opened.multilabel,
+        "data": {"name": dataset.name, "items": len(rows), "labels": list(opened.labels), "source": str(data)},
+        "skipped": [{"item": s.item, "reason": s.reason} for s in skipped],
+        "evaluated_on": {"kind": "test", "n": len(rows), "text": f"{len(rows):,} items of {dataset.name}"},
+    }
+    return account.score_saved(said, **facts)
+
+
+@dataclass
+class Stopwatch:
+    """Seconds of each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time a block as one stage."""
+        start = time.monotonic()
+        yield
+        self.seconds[stage] = time.monotonic() - start
+
+    def total(self) -> dict[str, float]:
+        """All stages, and all of it."""
+        return {**self.seconds, "total": time.monotonic() - self.began}
+
+
+def seconds_of(budget: str | float) -> float:
+    """Seconds of "90s", "5m", "2h", a number of seconds, or "none"."""
+    text = str(budget).strip().lower()
+    if text == "none":
+        return float("inf")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text)
+    if not match:
+        raise BadSetting(f"--budget {budget}: expected seconds, minutes or hours such as 90s, 5m, 2h, or none")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _check_settings(
+    task: str, backbone: str, steps: str | Sequence[str], split: str, target: Path
+) -> tuple[tuple[Any, ...], list[Choice]]:
+    """Everything that can be wrong before the data are looked at: names, specs, weights, the output folder."""
+    from topwork import ladder
+    from topwork.artefact.bundle import MARKER
+    from topwork.backbones import find
+    from topwork.store.atomic import check_replaceable
+
+    if task not in TASKS:
+        raise UnknownName.among(task, "tasks", TASKS)
+    if split != "auto":
+        plugins.make("data.split", split)
+    check_replaceable(target, MARKER)
+    choices = []
+    if backbone == "auto":
+        backbone = "bundled"
+        choices.append(Choice("backbone", "bundled", "needs no download and no torch; name another with --backbone"))
+    plans = ladder.plan(steps, backbone)
+    for one in plans:
+        find(one.backbone)
+    return plans, choices
+
+
+def _save(
+    target: Path,
+    found: Findings,
+    ground: Ground,
+    climbed: Climb,
+    measured: Measured,
+    store: Cache,
+    clock: Stopwatch,
+    watch: Watch,
+    facts: dict[str, Any],
+) -> None:
+    """Write the artefact beside its place, prove it there, tell the story, and only then put it in place."""
+    from topwork import account
+    from topwork.artefact import bundle, card, onnx, weights
+    from topwork.artefact.proof import prove
+    from topwork.evaluation.report import render, to_json
+    from topwork.nn.heads import probabilities
+    from topwork.store.atomic import new_folder
+
+    rung, dataset = climbed.best, ground.dataset
+    head = rung.probe.head
+    with new_folder(target, bundle.MARKER) as folder:
+        with clock("export"):
+            manifest = bundle.write(
+                folder,
+                onnx=onnx.compose(rung.backbone, head, dataset.labels),
+                weights=weights.tensors(rung.backbone.graph(), head),
+                card=rung.backbone.card,
+                head=head,
+                labels=dataset.labels,
+                task="image-classification",
+                multilabel=dataset.multilabel,
+                name=target.name,
+                calibration={"temperature": head.temperature, "fitted_on": "out-of-fold training items"},
+                data={"name": dataset.name, "items": len(dataset), "hash": account.data_hash(dataset)},
+                history=(*dataset.history, f"kept step {rung.plan.name}: {rung.spec}", account.code_version()),
+            )
+        with clock("prove"):
+            rows = rung.held if len(rung.held) else rung.rows
+            asked = dataset.take(rows)
+            proof = prove(
+                folder,
+                asked.paths(),
+                probabilities(head, rung.x(rows)),
+                contents=asked.table["content"].to_pylist(),
+                store=store,
+                progress=watch.progress,
+            )
+            watch.say(f"proof: {proof.text}")
+        with clock("report"):
+            numbers = account.tell(
+                found=found,
+                ground=ground,
+                climbed=climbed,
+                measured=measured,
+                proof=proof,
+                seconds=clock.total(),
+                **facts,
+            )
+            page = render(numbers, account.thumbnails(dataset.root, numbers))
+            readme = card.render(
+                manifest,
+                measured.metrics,
+                measured_on=ground.text,
+                recall=measured.recall,
+                proof=proof.fact,
+                folder=str(target),
+            )
+            files = {"report.html": page.encode(), "report.json": to_json(numbers), "README.md": readme.encode()}
+            bundle.add(folder, files)
+
+
+def _in_labels_of(model: Model, dataset: Dataset) -> Any:
+    """Targets in the model's order of labels."""
+    import numpy as np
+
+    if model.multilabel != dataset.multilabel:
+        kinds = ("one label an item", "lists of labels")
+        raise BadData(f"{dataset.name} has {kinds[dataset.multilabel]}, but the model gives {kinds[model.multilabel]}")
+    unknown = sorted(set(dataset.labels) - set(model.labels))
+    if unknown:
+        known = ", ".join(map(repr, model.labels[:10]))
+        raise BadData(f"{dataset.name} has labels that the model does not know: {unknown[:5]}. It knows: {known}")
+    order = [model.labels.index(label) for label in dataset.labels]
+    targets = dataset.targets()
+    if not dataset.multilabel:
+        return np.asarray(order, np.int32)[targets]
+    moved = np.zeros((len(dataset), len(model.labels)), bool)
+    moved[:, order] = targets
+    return moved
+
+
+def _name(data: str | Path | Dataset) -> str:
+    name = data.name if isinstance(data, Dataset) else Path(str(data)).absolute().name
+    return Path(name).stem or "model"

@@ -1,0 +1,55 @@
+"""Every file in sources/: what it accepts it reads, and a Dataset is always built alike."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from topwork import plugins, sources
+from topwork.errors import BadData
+
+NAMES = plugins.names("sources")
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    """Something for every source: a new source adds its own here."""
+    root = tmp_path_factory.mktemp("sources")
+    rows = []
+    for i in range(8):
+        path = root / "photos" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4, 3), i * 20, np.uint8)).save(path)
+        rows.append({"path": str(path), "label": "ab"[i % 2]})
+    (root / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return {"folder": str(root / "photos"), "table": str(root / "t.jsonl")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_contract(name, examples):
+    kind = plugins.find("sources", name)
+    assert dataclasses.is_dataclass(kind)
+    assert kind.__dataclass_params__.frozen
+    source = kind()
+    accepted = {other: source.accepts(uri) for other, uri in examples.items()}
+    assert accepted == {other: other == name for other in examples}
+    assert not source.accepts("/nowhere/at.all")
+    data = source.read(examples[name])
+    assert data.table.schema.field("item").type == pa.string()
+    assert data.table.schema.field("target").type == pa.int32()
+    assert pa.types.is_dictionary(data.table.schema.field("split").type)
+    assert data.labels == ("a", "b")
+    assert data.targets().tolist().count(1) == 4
+    assert len(data.history) == 1
+    assert all(open(path, "rb").close() is None for path in data.paths())
+    again = sources.read(examples[name])
+    assert again.table == data.table
+
+
+@pytest.mark.parametrize("uri", ["/nowhere", "/nowhere/t.csv", "", "http://example.org/x.zip"])
+def test_what_nobody_accepts(uri):
+    with pytest.raises(BadData, match="Expected a folder with one subfolder per class"):
+        sources.read(uri)
