@@ -25,13 +25,13 @@ from topwork.data.split import keep_together
 from topwork.data.split.kfold import folds as make_folds
 from topwork.errors import BadData
 from topwork.evaluation import checks
-from topwork.evaluation.calibrate import activate, fit_temperature
+from topwork.evaluation.calibrate import activate
 from topwork.evaluation.score import per_class, score, score_repeats, widening
 from topwork.ground import Ground
 from topwork.ladder import Climb, Rung, held_out
 from topwork.modalities.image import thumbnail
 from topwork.nn.heads import logits
-from topwork.nn.log_loss import log_priors
+from topwork.nn.log_loss import fit_temperature, log_priors
 from topwork.types import Dataset, Findings, Metric, Predictions, Watch
 
 REPEATS = 2
@@ -112,7 +112,7 @@ def _chosen_without(
         return np.tile(log_priors(n, n.sum(), False).astype(np.float32), (int(own.sum()), 1)), 1.0
     inner = make_folds(rest, together[~own], count, seed)
     best, _ = probes.choose(x[~own], rest, inner, labels, methods=methods)
-    return logits(best.head, x[own]), fit_temperature(best.held_out, rest, y.ndim == 2)
+    return logits(best.head, x[own]), fit_temperature(best.held_out, rest)
 
 
 def tell(

@@ -21,12 +21,13 @@ from topwork import plugins
 from topwork.adaptation import probe as probes
 from topwork.backbones import find
 from topwork.errors import BadSetting, UnknownName
-from topwork.evaluation.calibrate import cross_fitted, fit_temperature
+from topwork.evaluation.calibrate import cross_fitted
 from topwork.evaluation.paired import compare_hits, compare_losses
 from topwork.evaluation.score import score, score_repeats, widening
 from topwork.features.extract import extract
 from topwork.ground import Ground, Rows
 from topwork.nn.heads import probabilities
+from topwork.nn.log_loss import fit_temperature
 from topwork.store import Store
 from topwork.tasks.classification import checked, hits, item_losses
 from topwork.types import Backbone, Dataset, Features, Metric, Predictions, Probe, Step, Watch
@@ -141,7 +142,7 @@ def solve(ground: Ground, one: Plan, backbone: Backbone, features: Features, beg
     best, candidates = probes.choose(
         rung.x(rows), y, ground.folds[rows], labels, methods=one.methods, progress=watch.progress
     )
-    temperature = fit_temperature(best.held_out, y, ground.dataset.multilabel)
+    temperature = fit_temperature(best.held_out, y)
     best = dataclasses.replace(best, head=dataclasses.replace(best.head, temperature=temperature))
     return dataclasses.replace(rung, probe=best, candidates=candidates, seconds=time.monotonic() - began)
 

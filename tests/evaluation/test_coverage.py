@@ -56,6 +56,7 @@ def test_out_of_fold_pairs_need_widening(benchmark):
     assert found["out-of-fold difference, widened"] > found["out-of-fold difference, not widened"]
 
 
+@pytest.mark.slow
 def test_forecast(benchmark):
     found = benchmark.report("curve", benchmark.forecast(200, 30, 3, 2.5, 30))
     assert found["forecast at twice the labels"] >= 80

@@ -1,6 +1,5 @@
 """The label curve: its ridge, its power law, its forecast, its words."""
 
-
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge

@@ -2,9 +2,7 @@
 
     probabilities = softmax(z / T)      T minimises the log loss of logits that were not trained on
 
-Guo et al., On Calibration of Modern Neural Networks, ICML 2017. Ours adds (log T)^2 / 2 to the summed loss, a prior
-worth less than one item, so that a model without a mistake is not called certain; safeguarded Newton on log T. Items
-of a class that the head never saw (logit -10,000) say nothing about T and are left out.
+Guo et al., On Calibration of Modern Neural Networks, ICML 2017; `nn.log_loss` finds T.
 
     ECE = sum_b n_b / N |accuracy_b - confidence_b|      up to 15 bins of equal mass; equal confidences share a bin
 
@@ -21,13 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.errors import BadData
 from topwork.evaluation.intervals import wilson
+from topwork.nn.log_loss import fit_temperature
 from topwork.tasks.classification import checked, hits, item_losses
 
-COLDEST, HOTTEST = 0.05, 20.0  # range of T
 BINS = 15
-HOPELESS = -1e3  # a logit so far below the largest belongs to a class that the head never saw
 BIN_ITEMS = 20  # a bin holds at least about so many
 
 
@@ -40,46 +36,6 @@ def activate(logits: Any, multilabel: bool = False, temperature: float = 1.0) ->
     return p / p.sum(1, keepdims=True)
 
 
-def fit_temperature(logits: Any, targets: Any, multilabel: bool = False) -> float:
-    """The temperature of held-out logits (N, C)."""
-    z, y = np.asarray(logits, np.float64), np.asarray(targets)
-    if not np.isfinite(z).all():
-        raise BadData("Logits are not finite. Expected numbers; look at the features they come from.")
-    if multilabel:
-        z = np.where(np.where(y, z, -z) > HOPELESS, z, 0.0) / z.shape[1]  # 0 moves no slope; mean over labels below
-        wanted, scale = float(z[y.astype(bool)].sum()), z.shape[1]
-    else:
-        z = z - z.max(1, keepdims=True)
-        own = z[np.arange(len(z)), y]
-        z, wanted, scale = z[own > HOPELESS], float(own[own > HOPELESS].sum()), 1
-
-    def slopes(u: float) -> tuple[float, float]:  # of loss + u^2 / 2 by u = -log T
-        beta = np.exp(u)
-        p = activate(z * scale, multilabel, 1 / beta)
-        if multilabel:
-            first, second = (p * z).sum() - wanted, (p * (1 - p) * z * z).sum() * scale
-        else:
-            mean = (p * z).sum(1)
-            first, second = mean.sum() - wanted, (p * z * z).sum() - (mean**2).sum()
-        return float(beta * first + u), float(beta * beta * second + beta * first + 1)
-
-    return float(np.exp(-_zero(slopes, -np.log(HOTTEST), -np.log(COLDEST))))
-
-
-def _zero(slopes: Any, low: float, high: float) -> float:
-    """Zero of a function that is negative before and positive after it, with known slope, between low and high."""
-    x = 0.0
-    for _ in range(60):
-        value, slope = slopes(x)
-        low, high = (x, high) if value < 0 else (low, x)
-        new = x - value / slope if slope > 0 else low
-        new = new if low < new < high else (low + high) / 2
-        if abs(new - x) < 1e-7:
-            return new
-        x = new
-    return x
-
-
 def cross_fitted(logits: Any, targets: Any, folds: Any, multilabel: bool = False) -> NDArray[np.float64]:
     """Probabilities of every item at a temperature that was fitted without the item's fold."""
     z, y, folds = np.asarray(logits), np.asarray(targets), np.asarray(folds)
@@ -87,7 +43,7 @@ def cross_fitted(logits: Any, targets: Any, folds: Any, multilabel: bool = False
     for fold in np.unique(folds):
         own = folds == fold
         others = ~own if not own.all() else own
-        out[own] = activate(z[own], multilabel, fit_temperature(z[others], y[others], multilabel))
+        out[own] = activate(z[own], multilabel, fit_temperature(z[others], y[others]))
     return out
 
 

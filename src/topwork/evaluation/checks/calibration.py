@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from topwork.evaluation.calibrate import activate, cross_fitted, fit_temperature, measure
+from topwork.evaluation.calibrate import activate, cross_fitted, measure
 from topwork.evaluation.checks import Context
+from topwork.nn.log_loss import fit_temperature
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Calibration:
         y, several = context.predictions.targets, context.predictions.multilabel
         if folds is not None:
             after = cross_fitted(z, y, folds, several)
-            T = fit_temperature(z, y, several) if T is None else T
+            T = fit_temperature(z, y) if T is None else T
         else:
             after = activate(z, several, T or 1.0)
         yield (
