@@ -139,7 +139,7 @@ def probe(features: np.ndarray, labels: np.ndarray, is_test: np.ndarray, faces: 
         accuracy = fit_score(features[~is_test], labels[~is_test], features[is_test], labels[is_test])
         n = int(is_test.sum())
         interval = stats.binomtest(round(accuracy * n), n).proportion_ci(method="wilson")
-        found["all"] = [round(100 * v, 1) for v in (accuracy, interval.low, interval.high)]
+        found["all"] = [round(100 * float(v), 1) for v in (accuracy, interval.low, interval.high)]
     return found
 
 

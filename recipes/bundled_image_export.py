@@ -62,7 +62,7 @@ def export(student: nn.Module, name: str, size_px: int, out: Path, facts: dict) 
             stored.external_data.add(key=key, value=str(value))
         kept.append(stored)
         casts.append(onnx.helper.make_node("Cast", [stored.name], [tensor.name], to=onnx.TensorProto.FLOAT))
-    nodes = casts + list(proto.graph.node)
+    nodes = casts + living_nodes(proto.graph)
     for field, values in (("initializer", kept), ("node", nodes)):
         proto.graph.ClearField(field)
         getattr(proto.graph, field).extend(values)
@@ -107,6 +107,24 @@ def export(student: nn.Module, name: str, size_px: int, out: Path, facts: dict) 
         "files": files,
     } | facts
     write_json(out / "card.json", card)
+
+
+def living_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Nodes of the unoptimised export without its computed zero biases, which keep BatchNorm from folding into Conv.
+
+    The exporter's own optimisation would fold BatchNorm into new weights that no state dict knows; onnxruntime folds it
+    when the session starts, 3 to 5 times faster than with the zero biases in the way.
+    """
+    stored = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv" and len(node.input) == 3 and node.input[2] not in stored:
+            del node.input[2]
+    needed, living = {output.name for output in graph.output}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            living.append(node)
+    return living[::-1]
 
 
 def multiply_adds(model: nn.Module, size_px: int) -> int:

@@ -11,7 +11,8 @@ from topwork.features import engines
 from topwork.features.engines import OnnxEngine, Pick, TorchEngine, pick, start
 from topwork.store.cache import open_cache
 
-CROPS = np.random.default_rng(0).integers(0, 256, (4, 112, 112, 3), dtype=np.uint8)
+SIDE = find("bundled").card.preprocess.crop_px
+CROPS = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
 needs_torch = pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="the train extra is not installed")
 
 

@@ -203,7 +203,7 @@ def test_batches_follow_the_image_size():
     def size(side, device="cpu", asked=None):
         return choose_batch(Preprocess(side, side, (0, 0, 0), (1, 1, 1)), device, asked).value
 
-    assert [size(side) for side in (16, 64, 112, 224, 384, 1024)] == [64, 64, 32, 8, 2, 1]
+    assert [size(side) for side in (16, 64, 112, 224, 384, 1024)] == [64, 24, 8, 2, 1, 1]
     assert [size(side, "cuda") for side in (16, 224)] == [1024, 128]
     assert size(224, asked=3) == 3
     with pytest.raises(BadSetting, match=r"--batch-size 0\. Expected 1 or more"):

@@ -21,11 +21,7 @@ class Matrix:
         self._features = features
         self._x: NDArray[np.float32] | None = None
         self._there = np.zeros(len(contents.keys), bool)  # (U,)
-
-    @property
-    def filled(self) -> int:
-        """Contents whose features are there."""
-        return int(self._there.sum())
+        self.filled = 0  # contents whose features are there
 
     def fill(self, at: Sequence[int] | NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """Features (n, D) of n contents."""
@@ -33,6 +29,7 @@ class Matrix:
             self._features = values.shape[1]
             self._x = np.empty((len(self.contents.index), self._features), np.float32)
         self._x[self.contents.first[at]] = values
+        self.filled += int(np.count_nonzero(~self._there[at]))
         self._there[at] = True
 
     def recall(self, store: Store | None, namespace: str) -> list[int]:

@@ -54,7 +54,7 @@ class Loader:
         self._stopped = True
 
     def _crop(self, content: int) -> NDArray[np.uint8]:
-        pixels = decode(self._read(content), min_px=self._preprocess.resize_px)  # (H, W, 3)
+        pixels = decode(self._read(content), min_px=self._preprocess.decode_px)  # (H, W, 3)
         return self._geometry.run(None, {"pixels": pixels[None]})[0][0]  # (S, S, 3)
 
     def _read(self, content: int) -> bytes:
