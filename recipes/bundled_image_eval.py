@@ -188,6 +188,8 @@ def main() -> None:
     import torch
     from safetensors.torch import load_file
 
+    from topwork.backbones.trunk import TimmTrunk
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with hymenoptera, flowers5_small, ...")
     parser.add_argument("--teacher", type=Path, required=True, help="folder of mobilenetv2_100")
@@ -202,7 +204,8 @@ def main() -> None:
 
     torch.manual_seed(0)
     name = card["architecture"].split("'")[1]
-    untrained = timm_graph(timm.create_model(name, num_classes=0), px, args.work / "untrained.onnx")
+    grids = {int(stage): cells for stage, cells in card.get("grids", {}).items()}
+    untrained = timm_graph(TimmTrunk(timm.create_model(name), grids), px, args.work / "untrained.onnx")
     teacher = timm.create_model("mobilenetv2_100", pretrained=False, pad_type="same")
     teacher.load_state_dict(load_file(args.teacher / "model.safetensors"))
     teacher.classifier = torch.nn.Identity()

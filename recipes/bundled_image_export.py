@@ -20,6 +20,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from topwork.backbones.trunk import TimmTrunk
+
+GRIDS = {1: 4, 2: 4, 3: 2}  # stage: cells a side
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary path)`, then move the file into place."""
@@ -44,10 +48,12 @@ def export(student: nn.Module, name: str, size_px: int, out: Path, facts: dict) 
     weights = out / "model.safetensors"
     write_atomically(weights, lambda p: save_file(half, p, metadata={"format": "pt"}))
 
-    program = torch.onnx.export(student.eval(), (torch.zeros(2, 3, size_px, size_px),), dynamo=True, optimize=False,
+    trunk = TimmTrunk(student, GRIDS).eval()
+    program = torch.onnx.export(trunk, (torch.zeros(2, 3, size_px, size_px),), dynamo=True, optimize=False,
                                 input_names=["images"], output_names=["features"], opset_version=18,
                                 dynamic_shapes=({0: "N"},), verbose=False)  # fmt: skip
     proto = program.model_proto
+    prefix_off(proto.graph, "network.")
     header_bytes = int.from_bytes(weights.read_bytes()[:8], "little")
     header = json.loads(weights.read_bytes()[8 : 8 + header_bytes])
     casts, kept = [], []
@@ -78,7 +84,7 @@ def export(student: nn.Module, name: str, size_px: int, out: Path, facts: dict) 
     with torch.no_grad():
         x = torch.rand(5, 3, size_px, size_px) * 2 - 1
         ours = ort.InferenceSession(out / "model.onnx").run(None, {"images": x.numpy()})[0]
-        gap = float(np.abs(ours - student(x).numpy()).max())
+        gap = float(np.abs(ours - trunk(x).numpy()).max())
     print(f"onnxruntime against torch: {gap:.1e}", flush=True)
 
     macs = multiply_adds(student, size_px)
@@ -91,6 +97,7 @@ def export(student: nn.Module, name: str, size_px: int, out: Path, facts: dict) 
         "file": weights.name,
         **{k: files[weights.name][k] for k in ("sha256", "bytes")},
         "architecture": f"timm.create_model('{name}', pretrained=False, num_classes=0)",
+        "grids": {str(stage): cells for stage, cells in GRIDS.items()},
         "task": "image features (no classifier)",
         "input_size": [3, size_px, size_px],
         "resize_short_side": size_px,
@@ -107,6 +114,14 @@ def export(student: nn.Module, name: str, size_px: int, out: Path, facts: dict) 
         "files": files,
     } | facts
     write_json(out / "card.json", card)
+
+
+def prefix_off(graph: onnx.GraphProto, prefix: str) -> None:
+    """Name the weights as the state dict does, not as the trunk around the network does."""
+    for tensor in graph.initializer:
+        tensor.name = tensor.name.removeprefix(prefix)
+    for node in graph.node:
+        node.input[:] = [name.removeprefix(prefix) for name in node.input]
 
 
 def living_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

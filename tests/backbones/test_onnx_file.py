@@ -39,20 +39,6 @@ def test_one_output_is_kept_under_our_names_even_where_they_are_taken(tmp_path):
     assert not kept.graph.initializer
 
 
-def test_zero_biases_go_and_others_stay(tmp_path):
-    text = """g (float[N, 3, 4, 4] x) => (float[N, 2, 4, 4] y)
-    <float[2, 3, 1, 1] w = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}, int64[1] two = {2}> {
-        zero = Constant <value = float {0.0}> () zeros = Expand (zero, two)
-        five = Constant <value = float {5.0}> () fives = Expand (five, two)
-        a = Conv (x, w, zeros) b = Conv (x, w, fives) y = Sub (b, a)
-    }"""
-    graph = backbone(tmp_path, text).graph()
-    counts = sorted(len(n.input) for n in onnx.load_from_string(graph).graph.node if n.op_type == "Conv")
-    assert counts == [2, 3]
-    (features,) = session(graph, 1).run(None, {"images": X})
-    assert np.allclose(features, 5, atol=1e-5)
-
-
 def test_what_does_not_fit_is_said(tmp_path):
     text = TWO % ", ".join(["1.0"] * 48)
     with pytest.raises(BadWeights, match=r"no input 'images'\. It has: x"):

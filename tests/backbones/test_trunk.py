@@ -43,6 +43,28 @@ def test_timm_trunk_has_no_classifier_left():
     assert made(torch.randn(2, 3, 160, 160)).shape == (2, made.network.num_features)
 
 
+def test_grids_append_means_of_equal_cells():
+    from topwork.backbones import trunk
+
+    network = timm.create_model("test_efficientnet", pretrained=False).eval()
+    made = trunk.build(
+        Architecture("timm", "test_efficientnet"), lambda own: own.load_state_dict(network.state_dict()), {1: 4, 2: 2}
+    )
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        maps, stages = network.forward_intermediates(images)
+        parts = [network.forward_head(maps, pre_logits=True).numpy()]
+        for stage, g in ((stages[1].numpy(), 4), (stages[2].numpy(), 2)):
+            N, C, side, _ = stage.shape
+            cells = stage.reshape(N, C, g, side // g, g, side // g).mean((3, 5))  # (N, C, g, g)
+            parts.append(cells.reshape(N, -1))
+        np.testing.assert_allclose(made(images).numpy(), np.concatenate(parts, 1), atol=1e-5)
+        with pytest.raises(BadWeights, match="do not divide"):
+            trunk.TimmTrunk(network, {1: 3})(images)
+    with pytest.raises(BadWeights, match="timm networks only"):
+        trunk.build(Architecture("torchvision", "resnet18"), nothing, {1: 4})
+
+
 def test_graph_is_small_clean_and_the_same_every_time():
     from topwork.backbones import trunk
 

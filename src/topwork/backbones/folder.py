@@ -2,7 +2,8 @@
 
 card.json needs   file, architecture, input_size [3, S, S], resize_short_side, mean, std
       may hold    name, sha256, files {NAME: {sha256}}, interpolation, fit, colour_order, num_features, num_parameters,
-                  multiply_adds, licence, trained_on, source, onnx {file, input, output | outputs}
+                  multiply_adds, licence, trained_on, source, onnx {file, input, output | outputs},
+                  grids {stage: cells a side}: means over cells of earlier stages beside the last features (timm)
 Hashes in the card are checked whenever the folder is opened. With an "onnx" block the trunk runs without torch.
 """
 
@@ -33,17 +34,19 @@ def open_folder(folder: Path, spec: str) -> Backbone:
     card_file, file = folder / "card.json", folder / str(facts["file"])
     found = _hash(file, facts, card_file)
     weights.shapes(file)  # readable, and no pickle
+    grids = _grids(facts, card_file)
     if "onnx" not in facts:
         architecture = parse(facts["architecture"], str(card_file))
         return TorchBackbone(
-            _card(facts, spec, str(architecture), found, card_file), partial(_build, architecture, file)
+            _card(facts, spec, f"{architecture}{_with(grids)}", found, card_file),
+            partial(_build, architecture, file, grids),
         )
     onnx = facts["onnx"]
     graph = folder / str(_need(onnx, "file", card_file))
     version = _hash(graph, facts, card_file)
     card = _card(facts, spec, f"{facts['architecture']} as {graph.name} {version[:16]}", found, card_file)
     try:
-        build = partial(_build, parse(facts["architecture"], str(card_file)), file)
+        build = partial(_build, parse(facts["architecture"], str(card_file)), file, grids)
     except BadWeights:
         build = None  # prose about a graph: enough for a frozen trunk
     return OnnxBackbone(card, graph, _ends(onnx, "input", card_file), _ends(onnx, "output", card_file), build)
@@ -137,9 +140,24 @@ def _need(facts: dict[str, Any], key: str, path: Path) -> Any:
     return facts[key]
 
 
-def _build(architecture: Architecture, file: Path) -> nn.Module:
+def _grids(facts: dict[str, Any], path: Path) -> dict[int, int]:
+    """Stage -> cells a side, from a card."""
+    try:
+        grids = {int(stage): int(cells) for stage, cells in (facts.get("grids") or {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise BadWeights(f'{path}: grids must map stages to whole numbers, such as {{"1": 4}}') from error
+    if any(stage < 0 or cells < 1 for stage, cells in grids.items()):
+        raise BadWeights(f"{path}: grids {grids}: expected stages from 0 and at least one cell")
+    return grids
+
+
+def _with(grids: dict[int, int]) -> str:
+    return f" + grids {grids}" if grids else ""
+
+
+def _build(architecture: Architecture, file: Path, grids: dict[int, int]) -> nn.Module:
     from safetensors.torch import load_file
 
     from topwork.backbones import trunk
 
-    return trunk.build(architecture, lambda network: trunk.fill(network, load_file(file), str(file)))
+    return trunk.build(architecture, lambda network: trunk.fill(network, load_file(file), str(file)), grids)

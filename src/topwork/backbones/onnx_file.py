@@ -73,31 +73,10 @@ def _cut(model: onnx.ModelProto, source: str, target: str, file: Path) -> onnx.M
     shape = inputs[source].type.tensor_type.shape.dim
     if shape and shape[0].HasField("dim_value"):
         raise BadWeights(f"{file} takes batches of {shape[0].dim_value} only. Export it with a dynamic first dimension")
-    _drop_zero_biases(model.graph)
     part = utils.Extractor(model).extract_model([source], [target])
     names = {source: "images", target: "features"}
     _rename(part.graph, {name: f"{name}.inner" for name in names.values()} | names)
     return part
-
-
-def _drop_zero_biases(graph: onnx.GraphProto) -> None:
-    """Zero biases computed at run time (unoptimised exports) keep onnxruntime from folding BatchNormalization: 3 x."""
-    made_by = {output: node for node in graph.node for output in node.output}
-    for node in graph.node:
-        if node.op_type == "Conv" and len(node.input) == 3 and _is_zero(node.input[2], made_by):
-            del node.input[2]
-
-
-def _is_zero(name: str, made_by: dict[str, onnx.NodeProto]) -> bool:
-    from onnx import numpy_helper
-
-    node = made_by.get(name)
-    while node is not None and node.op_type in ("Expand", "Cast", "CastLike", "Identity"):
-        node = made_by.get(node.input[0])
-    values = [attribute.t for attribute in node.attribute if attribute.name == "value"] if node is not None else []
-    return (
-        node is not None and node.op_type == "Constant" and bool(values) and not numpy_helper.to_array(values[0]).any()
-    )
 
 
 def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:

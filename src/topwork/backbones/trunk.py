@@ -4,8 +4,9 @@
     fill(network, state, where)          names and shapes must agree
     export(trunk, size_px) -> bytes      opset 19, dynamic N, compared with torch on random images
 
-Features are what the network's own last linear layer reads: timm's pre_logits; for torchvision the input of the last
-Linear of fc, classifier, head or heads, and the mean of the last feature map where there is no Linear (SqueezeNet).
+Features are what the network's own last linear layer reads: timm's pre_logits (and grids of earlier stages if asked);
+for torchvision the input of the last Linear of fc, classifier, head or heads, and the mean of the last feature map
+where there is no Linear (SqueezeNet).
 
 This file needs torch; only `torch_backbone.py` and `sources/` import it, when a module is asked for.
 """
@@ -35,17 +36,35 @@ TOLERANCE = 1e-4  # of the largest feature: float32 in another order of summatio
 
 
 class TimmTrunk(nn.Module):
-    """A timm network up to the features that its classifier reads."""
+    """A timm network up to the features that its classifier reads, and means over grids of earlier stages.
 
-    def __init__(self, network: nn.Module) -> None:
+    `grids` {stage: g} appends the means of g x g equal cells of that stage's maps (channels x g x g numbers): edges,
+    textures and where they are, which the last features have forgotten. Evci et al., Head2Toe, ICML 2022.
+    """
+
+    def __init__(self, network: nn.Module, grids: Mapping[int, int] | None = None) -> None:
         super().__init__()
         network.reset_classifier(0)  # type: ignore[operator]
         self.network = network
+        self.grids = dict(sorted((grids or {}).items()))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) -> (N, D)."""
-        maps = self.network.forward_features(images)  # type: ignore[operator]
-        return self.network.forward_head(maps, pre_logits=True).flatten(1)  # type: ignore[operator]
+        maps, stages = self._maps(images)
+        parts = [self.network.forward_head(maps, pre_logits=True)]  # type: ignore[operator]
+        for stage, cells in zip(stages, self.grids.values(), strict=True):
+            parts.append(nn.functional.avg_pool2d(stage, stage.shape[-1] // cells))  # (N, C, g, g)
+        return torch.cat([part.flatten(1) for part in parts], 1)
+
+    def _maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The last maps, and those of the stages that have a grid."""
+        if not self.grids:
+            return self.network.forward_features(images), []  # type: ignore[operator]
+        maps, stages = self.network.forward_intermediates(images, indices=list(self.grids))  # type: ignore[operator]
+        for stage, cells in zip(stages, self.grids.values(), strict=True):
+            if stage.shape[-1] % cells:
+                raise BadWeights(f"{cells} x {cells} cells do not divide maps of {stage.shape[-1]} px evenly")
+        return maps, stages
 
 
 class TorchvisionTrunk(nn.Module):
@@ -62,11 +81,15 @@ class TorchvisionTrunk(nn.Module):
         return features.mean((2, 3)) if self.pool_maps else features.flatten(1)
 
 
-def build(architecture: Architecture, fill_in: Callable[[nn.Module], None]) -> nn.Module:
+def build(
+    architecture: Architecture, fill_in: Callable[[nn.Module], None], grids: Mapping[int, int] | None = None
+) -> nn.Module:
     """The trunk of an architecture; `fill_in` puts weights into the whole network before its top is taken off."""
+    if grids and architecture.library != "timm":
+        raise BadWeights(f"{architecture}: grids of earlier stages are known for timm networks only")
     network = _timm(architecture) if architecture.library == "timm" else _torchvision(architecture)
     fill_in(network)
-    return (TimmTrunk(network) if architecture.library == "timm" else TorchvisionTrunk(network)).eval()
+    return (TimmTrunk(network, grids) if architecture.library == "timm" else TorchvisionTrunk(network)).eval()
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
