@@ -5,6 +5,7 @@ PYTHON ?= python3
 DEMO := .venv-demo
 DEV := .venv
 STAMP = .stamp-installed
+comma := ,
 
 # One rule installs for both environments: uv where it comes up, plain pip otherwise; a stamp per venv.
 define install
@@ -45,4 +46,4 @@ $(DEMO)/$(STAMP): pyproject.toml requirements.lock
 	$(call install,$(DEMO),)
 
 $(DEV)/$(STAMP): pyproject.toml requirements.lock
-	$(call install,$(DEV),[train,dev])
+	$(call install,$(DEV),[train$(comma)dev])
