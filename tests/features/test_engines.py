@@ -24,6 +24,7 @@ def backbone():
 @pytest.fixture
 def no_torch(monkeypatch):
     monkeypatch.setattr(engines, "_has_torch", lambda: False)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # another test may have loaded it
 
 
 class Broken:
@@ -112,6 +113,7 @@ def test_the_faster_one_is_measured_named_and_remembered(backbone, monkeypatch, 
     assert again.reason == f"{chosen.reason} (measured in an earlier run)"
     assert isinstance(runner, TorchEngine if winner == "torch" else OnnxEngine)
     monkeypatch.setattr(engines, "_has_torch", lambda: False)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # another test may have loaded it
     assert pick(backbone.card, "auto", open_cache(), 2).kind == "onnxruntime"
 
 
