@@ -33,7 +33,7 @@ check: $(DEV)/$(STAMP)
 	$(DEV)/bin/pyright --pythonpath $(DEV)/bin/python
 
 bench: $(DEV)/$(STAMP)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(DEV)/bin/python $$script || exit 1; done
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(DEV)/bin/python $$script || exit 1; done
 
 lock: $(DEV)/$(STAMP)
 	$(DEV)/bin/uv pip compile -q --universal pyproject.toml --extra train --extra dev \

@@ -15,7 +15,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,36 +23,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
+from _shared import WEIGHTS, dataset
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Extraction against a bare loop of the same backbone.")
     parser.add_argument("--data", default=None, help="a folder of images; default: flowers5_small")
-    parser.add_argument("--backbone", default=f"local:{SHARED.resolve()}/weights/mobilenetv2_100")
+    parser.add_argument("--backbone", default=f"local:{WEIGHTS}")
     parser.add_argument("--limit", type=int, default=None, help="images to use")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--torch", action="store_true", help="also torch eager, and what measuring both engines costs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TOPWORK_CACHE"] = f"{folder}/cache"
-        data = options.data or unpack("flowers5_small", Path(folder))
+        data = options.data or str(dataset("flowers5_small"))
         prepare = "import sys; from topwork.backbones import find; find(sys.argv[1]).graph()"
         subprocess.run([sys.executable, "-c", prepare, options.backbone], check=True)  # exports where that needs torch
         compare(data, options)
-
-
-def unpack(name: str, folder: Path) -> str:
-    """A data set of ../shared as a folder."""
-    ready = Path("/tmp/d") / name
-    if ready.is_dir():
-        return str(ready)
-    (archive,) = (SHARED / "data").glob(f"{name}.*")
-    with tarfile.open(archive) as file:
-        file.extractall(folder, filter="data")
-    return str(folder / name)
 
 
 def compare(data: str, options: argparse.Namespace) -> None:
@@ -66,16 +53,16 @@ def compare(data: str, options: argparse.Namespace) -> None:
     from topwork.store.cache import open_cache
     from topwork.verbs import inspect
 
-    dataset = read(data)
-    dataset = inspect(dataset.take(range(min(len(dataset), options.limit or len(dataset))))).dataset
+    photos = read(data)
+    photos = inspect(photos.take(range(min(len(photos), options.limit or len(photos))))).dataset
     backbone = find(options.backbone)
     threads, batch = settings.threads().value, choose_batch(backbone.card.preprocess, "cpu").value
-    images, decoded, stages = preprocessed(dataset, backbone)
+    images, decoded, stages = preprocessed(photos, backbone)
     inside, across = session(backbone.graph(), threads), session(backbone.graph(), 1)
 
     def topwork() -> None:
         open_cache().clear()
-        extract(dataset, backbone, open_cache(), threads=threads)
+        extract(photos, backbone, open_cache(), threads=threads)
 
     loops: dict[str, Callable[[], object]] = {
         "decoded": lambda: over_decoded(across, backbone, decoded, batch, threads),
@@ -92,7 +79,7 @@ def compare(data: str, options: argparse.Namespace) -> None:
             loop()
             seconds[name].append(time.perf_counter() - began)
     size, n = images.shape[-1], len(images)
-    result = extract(dataset, backbone, open_cache(), threads=threads)
+    result = extract(photos, backbone, open_cache(), threads=threads)
     print(f"{n:,} images of {size} px, batch {batch}, {threads} threads, {options.backbone}, {result.engine}")
     for name, text in {
         "decoded": "bare loop over decoded images",
@@ -108,10 +95,10 @@ def compare(data: str, options: argparse.Namespace) -> None:
     stages["forward"] = forward_ms(across, images[:batch])
     stages["write"] = write_ms(result.x, n / statistics.median(seconds["topwork"]))
     print("processor ms per image, one thread: " + ", ".join(f"{name} {ms:.2f}" for name, ms in stages.items()))
-    again = statistics.median(extract(dataset, backbone, open_cache()).seconds for _ in range(3))
+    again = statistics.median(extract(photos, backbone, open_cache()).seconds for _ in range(3))
     print(f"everything known: {again:.3f} s")
     if options.torch:
-        with_torch(dataset, backbone, images, batch)
+        with_torch(photos, backbone, images, batch)
 
 
 def ratio(seconds: dict[str, list[float]], against: str) -> str:

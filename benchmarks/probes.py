@@ -4,7 +4,7 @@ LogisticRegressionCV gets standardised features, the same folds and 10 values of
 set the accuracy is at least that of LogisticRegressionCV minus one standard error. Seconds are for solving only, one
 thread for both, best of two runs of ours and one of theirs.
 
-    python benchmarks/probes.py FOLDER_OF_UNPACKED_SETS WEIGHTS_FOLDER [--sets hymenoptera ...] [--markdown]
+    python benchmarks/probes.py [--weights FOLDER] [--sets hymenoptera ...] [--markdown]
 
 hymenoptera (train -> val), cats_dogs_small (training_set -> test_set), the others by a stratified 80/20 split, seed 0,
 duplicates on one side.
@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _shared import WEIGHTS
+from _shared import dataset as unpacked
 
 from topwork import sources
 from topwork.adaptation.probe import choose
@@ -62,12 +64,11 @@ class Result:
 def main() -> int:
     """Print the table; exit code 1 if a set misses the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("weights", type=Path)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
-    rows = [compare(name, arguments.folder / name, f"local:{arguments.weights}") for name in arguments.sets]
+    rows = [compare(name, unpacked(name), f"local:{arguments.weights}") for name in arguments.sets]
     show(rows, arguments.markdown)
     missed = [row["set"] for row in rows if not row["passed"]]
     print(f"figure e: {f'missed on {missed}' if missed else 'reached on all sets'}")

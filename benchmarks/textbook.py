@@ -4,7 +4,7 @@ The textbook recipe: a frozen backbone, Dense 256 + softmax, Adam, 10 epochs, th
 (torch, the same weights, the same preprocessing, batches of 32, decoding in loader workers). Both start with nothing
 cached and are timed from start to exit: imports, export, report and proofs included. Then the same fit runs again.
 
-    python benchmarks/textbook.py FLOWERS_FOLDER WEIGHTS_FOLDER [--epochs 10] [--per-class 0]
+    python benchmarks/textbook.py [FOLDER_OF_CLASSES WEIGHTS_FOLDER] [--epochs 10] [--per-class 0]
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _shared import WEIGHTS, dataset
 
 
 def split_folder(source: Path, target: Path, per_class: int, seed: int = 0) -> tuple[int, int]:
@@ -108,10 +109,8 @@ def timed(command: list[str], **environment: str) -> tuple[float, str]:
 def main() -> None:
     """Run all three processes and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?", default=Path("/tmp/d/flowers5_small/flowers"))
-    parser.add_argument(
-        "weights", type=Path, nargs="?", default=Path(__file__).parents[2] / "shared/weights/mobilenetv2_100"
-    )
+    parser.add_argument("data", type=Path, nargs="?", default=None)
+    parser.add_argument("weights", type=Path, nargs="?", default=WEIGHTS)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--per-class", type=int, default=0, help="use only so many images of each class")
     parser.add_argument("--recipe", type=Path, help=argparse.SUPPRESS)
@@ -119,14 +118,12 @@ def main() -> None:
     if arguments.recipe:
         recipe(arguments.recipe, arguments.weights, arguments.epochs)
         return
-    if not arguments.data.is_dir() or not arguments.weights.is_dir():
-        print(f"skipped: {arguments.data} or {arguments.weights} is not here")
-        return
+    photos = arguments.data or dataset("flowers5_small") / "flowers"
     from topwork.evaluation.intervals import wilson
 
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch)
-        n_train, n_test = split_folder(arguments.data.resolve(), base / "photos", arguments.per_class)
+        n_train, n_test = split_folder(photos.resolve(), base / "photos", arguments.per_class)
         print(f"{n_train} training and {n_test} test images, {arguments.weights.name}, {os.cpu_count()} cores")
         out = base / "model"
         fit = [sys.executable, "-m", "topwork", "fit", str(base / "photos"), "--backbone", f"local:{arguments.weights}"]
@@ -136,7 +133,7 @@ def main() -> None:
         onnx = (out / "model.onnx").read_bytes()
         second, _ = timed(fit, TOPWORK_CACHE=str(base / "cache"))
         same = onnx == (out / "model.onnx").read_bytes()
-        this = [sys.executable, __file__, str(arguments.data), str(arguments.weights)]
+        this = [sys.executable, __file__, str(photos), str(arguments.weights)]
         textbook, printed = timed([*this, "--epochs", str(arguments.epochs), "--recipe", str(base / "photos")])
     peer = json.loads(printed.splitlines()[-1])
     low, high = wilson(peer["right"], peer["n"])

@@ -34,9 +34,10 @@ def cache_limit_bytes() -> Choice:
     folder = cache_folder()
     while not folder.exists():
         folder = folder.parent
-    half = shutil.disk_usage(folder).free // 2
+    own = sum(file.stat().st_size for file in cache_folder().glob("items-*/data.mdb"))
+    half = (shutil.disk_usage(folder).free + own) // 2
     if half < 10e9:
-        return Choice("cache limit", half, "half of the free disk")
+        return Choice("cache limit", half, "half of the disk that is free or its own")
     return Choice("cache limit", int(10e9), "default")
 
 

@@ -69,10 +69,10 @@ def extract(
     trunk = find(backbone)
     if out is not None:
         check_suffix(Path(out))
-    found = inspect(data, drop_leaks=False, watch=watch)
-    features = run(found.dataset, trunk, open_cache(), batch_size=batch_size, engine=engine, progress=watch.progress)
-    for choice in features.choices:
-        watch.say(str(choice))
+    found, store = inspect(data, drop_leaks=False, watch=watch), open_cache()
+    features = run(found.dataset, trunk, store, batch_size=batch_size, engine=engine, progress=watch.progress)
+    for line in (*features.choices, *store.notes):
+        watch.say(str(line))
     if out is not None:
         write_features(features, found.dataset, Path(out))
     return features

@@ -20,9 +20,7 @@ PILLOW = {
     "bicubic": Image.Resampling.BICUBIC,
     "nearest": Image.Resampling.NEAREST,
 }
-REAL = sorted(Path("/work/shared/data/broken/images").glob("*.jpg")) or sorted(
-    (Path(__file__).parents[3] / "shared/data/broken/images").glob("*.jpg")
-)
+REAL = sorted((Path(__file__).parents[3] / "shared/data/broken/images").glob("*.jpg"))
 
 
 def preprocess(resize_px=64, crop_px=48, interpolation="bilinear", fit="crop") -> Preprocess:
