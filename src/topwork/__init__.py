@@ -14,7 +14,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from topwork.types import VERSION
+
+__version__ = VERSION
 
 __all__ = ["errors", "evaluate", "extract", "fit", "inspect", "load", "predict", "read", "split"]
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork import __version__
 from topwork.adaptation import probe as probes
 from topwork.artefact.proof import Proof
 from topwork.data.split import keep_together
@@ -32,7 +31,7 @@ from topwork.ladder import Climb, Rung, held_out
 from topwork.modalities.image import thumbnail
 from topwork.nn.heads import logits
 from topwork.nn.log_loss import fit_temperature, log_priors
-from topwork.types import Dataset, Findings, Metric, Predictions, Watch
+from topwork.types import VERSION, Dataset, Findings, Metric, Predictions, Watch
 
 REPEATS = 2
 THUMBNAIL_PX = 192
@@ -130,7 +129,7 @@ def tell(
     did = [r.features for r in climbed.rungs if r.plan.backbone == rung.plan.backbone]
     source, choices = settings.pop("source"), settings.pop("choices")
     return {
-        "topwork": __version__,
+        "topwork": VERSION,
         "task": "image-classification",
         "multilabel": dataset.multilabel,
         **settings,
@@ -181,7 +180,7 @@ def score_saved(predictions: Predictions, **facts: Any) -> dict[str, Any]:
     """The account of a saved model on labelled data."""
     answers = checks.run(checks.Context(predictions))
     return {
-        "topwork": __version__,
+        "topwork": VERSION,
         **facts,
         "metrics": plain(score(predictions)),
         "per_class": per_class(predictions),
@@ -231,7 +230,7 @@ def code_version() -> str:
     hashed = hashlib.blake2b(digest_size=8)
     for path in sorted(house.rglob("*.py")):
         hashed.update(path.relative_to(house).as_posix().encode() + b"\0" + path.read_bytes())
-    return f"{__version__}+{hashed.hexdigest()}"
+    return f"{VERSION}+{hashed.hexdigest()}"
 
 
 def plain(metrics: Mapping[str, Metric]) -> dict[str, dict[str, float | int]]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+VERSION = "0.1.0"  # of the package
+
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total): called often, must be cheap; rooms never print."""
 

@@ -18,9 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from topwork import __version__
 from topwork.errors import BadWeights, StoreError
-from topwork.types import Card, Head, Preprocess
+from topwork.types import VERSION, Card, Head, Preprocess
 
 FORMAT = 1
 MARKER = "model.json"
@@ -47,7 +46,7 @@ def write(
     contents: dict[str, bytes] = dict(zip(CHECKED, (onnx, weights), strict=True))
     manifest = {
         "format": FORMAT,
-        "topwork": __version__,
+        "topwork": VERSION,
         "name": name,
         "task": task,
         "labels": list(labels),
@@ -93,7 +92,7 @@ def read(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{folder / MARKER} is damaged: it is not the JSON that Topwork writes. Fit again") from error
     if found != FORMAT:
         cure = "Upgrade with: pip install -U topwork" if isinstance(found, int) and found > FORMAT else "Fit again"
-        raise StoreError(f"{folder / MARKER} has format {found!r}; Topwork {__version__} reads {FORMAT}. {cure}")
+        raise StoreError(f"{folder / MARKER} has format {found!r}; Topwork {VERSION} reads {FORMAT}. {cure}")
     for file in CHECKED:
         _check(folder / file, manifest.get("files", {}).get(file, {}).get("sha256", ""))
     return manifest

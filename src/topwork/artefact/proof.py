@@ -31,11 +31,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from topwork import __version__
 from topwork.artefact import bundle
 from topwork.errors import ProofFailed
 from topwork.store import Store
-from topwork.types import Progress, silent
+from topwork.types import VERSION, Progress, silent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -196,7 +195,7 @@ def _key(manifest: dict[str, Any], contents: Sequence[bytes]) -> bytes:
     import PIL
 
     facts = [manifest["files"]["model.onnx"]["sha256"], manifest["preprocess"], platform.node(), platform.machine()]
-    versions = [__version__, onnxruntime.__version__, PIL.__version__]
+    versions = [VERSION, onnxruntime.__version__, PIL.__version__]
     hashed = hashlib.sha256(json.dumps([facts, versions]).encode())
     hashed.update(b"".join(contents))
     return hashed.digest()

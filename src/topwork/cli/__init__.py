@@ -12,8 +12,8 @@ from typing import NoReturn
 
 import typer
 
-from topwork import __version__
 from topwork.cli import cache, data, fit, listing, model
+from topwork.types import VERSION
 
 app = typer.Typer(
     name="topwork",
@@ -32,7 +32,7 @@ cache.add_to(app)
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"topwork {__version__}")
+        typer.echo(f"topwork {VERSION}")
         raise typer.Exit
 
 

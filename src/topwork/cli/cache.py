@@ -23,8 +23,11 @@ def info(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> N
     if as_json:
         typer.echo(json.dumps(facts))
         return
-    for name, value in facts.items():
-        typer.echo(f"{name:>12}  {value}")
+    typer.echo(f"{facts['folder']}: {facts['bytes'] / 1e6:,.1f} MB, limit {facts['limit']}")
+    for name, part in facts["namespaces"].items():
+        typer.echo(f"  {name}: {part['entries']:,} entries, {part['bytes'] / 1e6:,.1f} MB")
+    for note in facts["notes"]:
+        typer.echo(note)
 
 
 def clear(
