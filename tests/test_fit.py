@@ -1,5 +1,6 @@
 """The main job from door to door, on small photos: `fit`, its artefact, and what happens when it is disturbed."""
 
+import dataclasses
 import json
 import os
 import random
@@ -186,12 +187,28 @@ def test_broken_images_are_skipped_and_listed(photos, broken, tmp_path):
 
 
 def test_budget_leaves_out_what_does_not_fit(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(ladder, "SAMPLE", 8)
+    monkeypatch.setattr(ladder, "SLICES", (2, 2, 8))
+    monkeypatch.setattr(ladder, "SAMPLED", 12)
     model = tw.fit(photos, budget="0s", out=tmp_path / "model")
     steps = {step["name"]: step for step in model.report["steps"]}
     assert "budget" in steps["probe"]["verdict"]
     assert not steps["probe"]["kept"]
     assert steps["majority"]["kept"]
+
+
+def test_pace_leaves_out_what_opening_the_backbone_costs_and_counts_the_sample(photos):
+    from topwork.types import Features
+
+    def part(computed, seconds):
+        return Features(np.zeros((0, 1)), np.zeros(0, int), "", "", seconds, computed, 0)
+
+    sample = [part(32, 60.0), part(32, 2.0), part(160, 2.0 + 1.28)]  # a minute to open, 10 ms an image
+    deadline = time.monotonic() + 30
+    assert ladder._too_long(sample, 2224, deadline) is None  # 20 s
+    assert "about 40 s" in ladder._too_long(sample, 4224, deadline)
+    assert ladder._too_long([part(0, 0.1)] * 3, 10**9, deadline) is None  # known already
+    whole = ladder._with_sample(dataclasses.replace(part(776, 7.0), cached=224), sample)
+    assert (whole.computed, whole.cached) == (1000, 0)
 
 
 def test_killed_at_random_moments_and_run_again(photos, tmp_path):

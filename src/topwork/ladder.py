@@ -33,7 +33,8 @@ from topwork.tasks.classification import checked, hits, item_losses
 from topwork.types import Backbone, Dataset, Features, Metric, Predictions, Probe, Step, Watch
 
 LEVEL = 0.05  # of the one-sided tests
-SAMPLE = 128  # images that tell how long the rest will take
+SLICES = (32, 32, 160)  # images: one slice pays for opening the backbone, the difference of the others is the pace
+SAMPLED = sum(SLICES)
 AUTO = ("majority", "pixels", "probe")
 
 
@@ -117,12 +118,14 @@ def climb(
     for one in plans:
         began = time.monotonic()
         backbone = find(one.backbone)
-        wait = None if one.required else _too_long(ground.dataset, backbone, store, deadline, extraction)
+        sample = [] if one.required else _sample(ground.dataset, backbone, store, deadline, extraction)
+        wait = _too_long(sample, len(ground.dataset), deadline)
         if wait is not None:
             steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, wait))
             watch.say(f"{one.name}: {wait}")
             continue
         features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
+        features = _with_sample(features, sample)
         rung = solve(ground, one, backbone, features, began, watch)
         pays, verdict = (True, "the start") if best is None else _compare(ground, best, rung)
         step = Step(one.name, rung.spec, _metrics(ground, rung), rung.seconds, pays, verdict)
@@ -184,19 +187,42 @@ def _compare(ground: Ground, best: Rung, new: Rung) -> tuple[bool, str]:
     return False, f"{words}: does not pay"
 
 
-def _too_long(
+def _sample(
     dataset: Dataset, backbone: Backbone, store: Store | None, deadline: float, extraction: Mapping[str, Any]
-) -> str | None:
-    """Why a step does not fit into the budget: measured on a sample, whose features stay in the cache."""
-    if np.isinf(deadline) or len(dataset) <= 4 * SAMPLE:
+) -> list[Features]:
+    """Features of the first slices of a large dataset, which stay in the cache; none where there is no hurry."""
+    if np.isinf(deadline) or len(dataset) <= 4 * SAMPLED:
+        return []
+    ends = np.cumsum(SLICES)
+    slices = [np.arange(end - size, end) for end, size in zip(ends, SLICES, strict=True)]
+    return [extract(dataset.take(rows), backbone, store, **extraction) for rows in slices]
+
+
+def _too_long(sample: Sequence[Features], items: int, deadline: float) -> str | None:
+    """Why a step does not fit into the budget, at the pace of its sample; opening the backbone is not paid twice."""
+    if not sample:
         return None
-    sample = extract(dataset.take(np.arange(SAMPLE)), backbone, store, **extraction)
-    per_image = sample.seconds / max(sample.computed, 1)
-    needed = per_image * (len(dataset) - SAMPLE) * (sample.computed > 0)
-    left = max(deadline - time.monotonic(), 0)
-    if needed <= left:
+    _, short, long = sample
+    more = long.computed - short.computed
+    if more <= 0:  # known from an earlier run
+        return None
+    pace = max(long.seconds - short.seconds, 0) / more  # seconds an image
+    needed, left = pace * (items - SAMPLED), max(deadline - time.monotonic(), 0)
+    if needed < left:
         return None
     return f"left out: it would take about {needed:,.0f} s and the budget has {left:,.0f} s left (--budget)"
+
+
+def _with_sample(features: Features, sample: Sequence[Features]) -> Features:
+    """The sample's forward passes are passes of this run, not found in the cache."""
+    passes = sum(part.computed for part in sample)
+    seconds = sum(part.seconds for part in sample)
+    return dataclasses.replace(
+        features,
+        computed=features.computed + passes,
+        cached=features.cached - passes,
+        seconds=features.seconds + seconds,
+    )
 
 
 def _split(steps: str) -> list[str]:

@@ -32,7 +32,7 @@ WRITE_EVERY_SECONDS = 0.25
 CPU_PIXELS, GPU_PIXELS = 2 * 224**2, 128 * 224**2  # per batch; MobileNetV2: 8 x 224 px take a fifth longer than 2
 CPU_MOST, GPU_MOST = 64, 1024  # images per batch
 AHEAD = 64  # images to work on while the store writes to a slow disk
-MANY = 512  # images from which measuring a second engine is worth its second
+MANY = 24  # images from which a second engine is measured, where torch is loaded anyway; the ladder's slices have 32
 
 Passed = tuple[Batch, NDArray[np.float32]]
 
