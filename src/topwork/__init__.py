@@ -18,11 +18,11 @@ from topwork.types import VERSION
 
 __version__ = VERSION
 
-__all__ = ["errors", "evaluate", "extract", "fit", "inspect", "load", "predict", "read", "split"]
+__all__ = ["errors", "evaluate", "extract", "fit", "inspect", "load", "predict", "pretrain", "rank", "read", "split"]
 
 if TYPE_CHECKING:
     from topwork import errors
-    from topwork.verbs import evaluate, extract, fit, inspect, load, predict, read, split
+    from topwork.verbs import evaluate, extract, fit, inspect, load, predict, pretrain, rank, read, split
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,9 @@ import difflib
 from collections.abc import Iterable
 
 
+MANY = 100  # names are not listed any more in a message
+
+
 class TopworkError(Exception):
     """Root of every error that Topwork raises on purpose; the command line shows it as one line, exit code 2."""
 
@@ -39,9 +42,13 @@ class UnknownName(BadSetting, LookupError):
     def among(cls, name: str, place: str, known: Iterable[str]) -> UnknownName:
         """Say which names exist and which one was probably meant."""
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name, known, n=3)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        return cls(f"No '{name}' in {place}. Expected one of: {', '.join(known)}.{hint}")
+        if len(known) <= MANY:
+            return cls(f"No '{name}' in {place}. Expected one of: {', '.join(known)}.{hint}")
+        return cls(
+            f"No '{name}' in {place}, which has {len(known):,} names.{hint}" + "".join(f" Or '{n}'?" for n in near[1:])
+        )
 
 
 class BadWeights(TopworkError, ValueError):

@@ -198,6 +198,7 @@ class Card:
     licence: str = ""
     trained_on: str = ""
     origin: str = ""  # where the weights come from
+    modality: str = "image"  # what goes in: image, text
 
     @property
     def key(self) -> str:

@@ -32,6 +32,8 @@ def read(data: str | Path, **columns: Any) -> Dataset:
     """Read a folder or a table; what was guessed is in `notes`, what was left out in `skipped`."""
     from topwork import sources
 
+    if str(data).startswith("fractals:"):
+        raise BadData(f"{data}: drawn while they are learnt from, there are no files. Use topwork pretrain {data} ...")
     return sources.read(data, **columns)
 
 
@@ -66,9 +68,11 @@ def extract(
     from topwork.store.cache import open_cache
 
     watch = watch or Watch()
-    trunk = find(backbone)
+    trunk = find(backbone, "image")
     if out is not None:
         check_suffix(Path(out))
+    if engine != "torch":
+        trunk.graph()  # weights that do not fit, or a card that lies, end it before the data are read
     found, store = inspect(data, drop_leaks=False, watch=watch), open_cache()
     features = run(found.dataset, trunk, store, batch_size=batch_size, engine=engine, progress=watch.progress)
     for line in (*features.choices, *store.notes):
@@ -130,6 +134,15 @@ def fit(
     ground = divide(found.dataset, split, seed)
     for line in (*found.dataset.notes, *(f"{f.severity}: {f.message}" for f in found.findings), ground.text, *choices):
         watch.say(str(line))
+    if backbone == "auto" and any(one.backbone == "bundled" for one in plans):
+        from topwork.choosing import choose_for_fit
+
+        with clock("rank"):
+            learnt = ground.dataset.take(ground.train)
+            chosen = choose_for_fit(learnt, store, deadline, watch, batch_size=batch_size, engine=engine)
+        choices.append(chosen)
+        watch.say(str(chosen))
+        plans = ladder.plan(steps, chosen.value)
     with clock("climb"):
         climbed = ladder.climb(
             ground, plans, store, deadline=deadline, watch=watch, batch_size=batch_size, engine=engine
@@ -147,6 +160,105 @@ def fit(
     for note in store.notes:
         watch.say(note)
     return load(target)
+
+
+def pretrain(
+    *data: str | Path,
+    method: str | Sequence[str],
+    out: str | Path,
+    arch: str | None = None,
+    time: str | float | None = None,
+    steps: int | None = None,
+    size: int | None = None,
+    batch_size: int | None = None,
+    rate: float | None = None,
+    seed: int = 0,
+    start: str | None = None,
+    probe: str | None = None,
+    save_seconds: float = 60.0,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Train a backbone on one's own images and write it to `out`, for use as local:OUT; returns its card.
+
+    Checkpoints lie in OUT.run until then: the same call goes on where a killed one was, and gives the same bits.
+    """
+    from topwork.backbones.torch_backbone import need_train
+
+    need_train("Pretraining")
+    from topwork import pretraining
+
+    wish = pretraining.Wish(
+        tuple(map(str, data)),
+        (method,) if isinstance(method, str) else tuple(method),
+        Path(out),
+        arch,
+        None if time is None else seconds_of(time, "--time"),
+        steps,
+        pretraining.SIZE_PX if size is None else size,
+        batch_size,
+        rate,
+        seed,
+        start,
+        probe,
+        save_seconds,
+    )
+    pretraining.check_settings(wish)
+    return pretraining.pretrain(wish, watch or Watch())
+
+
+def rank(
+    data: Dataset | str | Path,
+    *,
+    backbones: str | Sequence[str] = "auto",
+    max_latency: str | float | None = None,
+    max_size: str | float | None = None,
+    sample: int = 1000,
+    tolerance: float = 0.25,
+    item_column: str | None = None,
+    label_column: str | None = None,
+    engine: str = "auto",
+    seed: int = 0,
+    watch: Watch | None = None,
+) -> dict[str, Any]:
+    """Measure backbones on a sample of the training items: numbers of each, and which one to take.
+
+    "auto": all that lie on this machine. `max_latency` ("20ms", or seconds) is for one image on one thread;
+    `tolerance` is what a faster one may cost, in points of expected accuracy.
+    """
+    from topwork import account, choosing
+    from topwork.backbones import find
+    from topwork.ground import divide
+    from topwork.shortlist import Limits, available
+    from topwork.store.cache import open_cache
+
+    watch, began = watch or Watch(), time.monotonic()
+    limits = Limits.of(max_latency, max_size)
+    named = backbones != "auto"
+    specs = [spec.strip() for spec in _split(backbones)] if isinstance(backbones, str) else list(backbones)
+    specs = specs if named else list(available())
+    for spec in specs if named else ():
+        find(spec, "image")
+    if sample < choosing.LEAST or not tolerance >= 0:
+        raise BadSetting(f"sample {sample}, tolerance {tolerance}: expected at least {choosing.LEAST} and 0")
+    dataset = data if isinstance(data, Dataset) else read(data, item_column=item_column, label_column=label_column)
+    found, store = inspect(dataset, watch=watch), open_cache()
+    ground = divide(found.dataset, "auto", seed)
+    learnt = ground.dataset.take(ground.train)
+    ranked = choosing.survey(
+        learnt, specs, store, limits=limits, named=named, size=sample, tolerance=tolerance / 100, seed=seed,
+        watch=watch, engine=engine,
+    )  # fmt: skip
+    for note in store.notes:
+        watch.say(note)
+    return choosing.tell(
+        ranked,
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        command=" ".join(["topwork", *sys.argv[1:]]) if "topwork" in sys.argv[0] else "topwork.rank(...)",
+        seed=seed,
+        data={"name": dataset.name, "source": str(data), "items": len(learnt), "classes": len(dataset.labels)},
+        hashes={"data": account.data_hash(learnt), "code": account.code_version()},
+        seconds=time.monotonic() - began,
+    )
 
 
 def load(folder: str | Path) -> Model:
@@ -228,14 +340,14 @@ class Stopwatch:
         return {**self.seconds, "total": time.monotonic() - self.began}
 
 
-def seconds_of(budget: str | float) -> float:
+def seconds_of(budget: str | float, flag: str = "--budget") -> float:
     """Seconds of "90s", "5m", "2h", a number of seconds, or "none"."""
     text = str(budget).strip().lower()
     if text == "none":
         return float("inf")
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text)
     if not match:
-        raise BadSetting(f"--budget {budget}: expected seconds, minutes or hours such as 90s, 5m, 2h, or none")
+        raise BadSetting(f"{flag} {budget}: expected seconds, minutes or hours such as 90s, 5m, 2h, or none")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
@@ -253,14 +365,10 @@ def _check_settings(
     if split != "auto":
         plugins.make("data.split", split)
     check_replaceable(target, MARKER)
-    choices = []
-    if backbone == "auto":
-        backbone = "bundled"
-        choices.append(Choice("backbone", "bundled", "needs no download and no torch; name another with --backbone"))
-    plans = ladder.plan(steps, backbone)
+    plans = ladder.plan(steps, "bundled" if backbone == "auto" else backbone)
     for one in plans:
-        find(one.backbone)
-    return plans, choices
+        find(one.backbone, "image").graph()  # weights that do not fit, or a card that lies, end it here
+    return plans, []
 
 
 def _save(
@@ -353,6 +461,11 @@ def _in_labels_of(model: Model, dataset: Dataset) -> Any:
     moved = np.zeros((len(dataset), len(model.labels)), bool)
     moved[:, order] = targets
     return moved
+
+
+def _split(specs: str) -> list[str]:
+    """Split at the commas outside brackets."""
+    return [part for part in re.split(r",(?![^(]*\))", specs) if part.strip()]
 
 
 def _name(data: str | Path | Dataset) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from topwork import backbones
+from topwork.backbones.folder import open_onnx_of_card
 from topwork.errors import BadSetting, BadWeights, TopworkError, WeightsNotHere
 from topwork.nn.session import session
 
@@ -65,7 +66,8 @@ def test_card(folder):
         ({"file": "model.bin"}, "is a pickle.*safetensors.torch.save_file"),
         ({"input_size": [1, 64, 64]}, r"input_size is \[1, 64, 64\]"),
         ({"input_size": [3, 64, 32]}, "input_size"),
-        ({"colour_order": "BGR"}, "expected RGB"),
+        ({"colour_order": "BGR"}, "only ONNX files"),
+        ({"colour_order": "grey"}, "expected RGB or BGR"),
         ({"interpolation": "lanczos"}, "interpolation 'lanczos'"),
         ({"resize_short_side": 32}, "resize_short_side of at least"),
         ({"std": [1, 0, 1]}, "std above 0"),
@@ -177,7 +179,27 @@ def test_real_weights_through_the_cached_graph(tmp_path):
 
 
 @needs_real
+def test_a_card_about_an_onnx_file_needs_no_block():
+    """A face embedding: its one output against the whole file in onnxruntime."""
+    import onnxruntime as ort
+
+    folder = REAL / "mobilefacenet"
+    backbone = backbones.find(f"local:{folder}")
+    p = backbone.card.preprocess
+    assert (p.resize_px, p.crop_px) == (112, 112)
+    images = np.random.default_rng(0).normal(size=(2, 3, 112, 112)).astype(np.float32)
+    whole = ort.InferenceSession(folder / "mobilefacenet.onnx", providers=["CPUExecutionProvider"])
+    (expected,) = whole.run(["embedding"], {"input": images})
+    (features,) = session(backbone.graph(), 1).run(["features"], {"images": images})
+    assert np.abs(features - expected).max() <= 1e-5 * np.abs(expected).max()
+    for spec in (f"local:{folder}/mobilefacenet.onnx", f"onnx:{folder}/mobilefacenet.onnx"):
+        again = backbones.find(spec)
+        assert again.card.key == backbone.card.key
+    with pytest.raises(BadWeights, match=r"is about mobilenetv1_025\.onnx, model\.safetensors, not"):
+        open_onnx_of_card(REAL / "mobilenetv1_025/other.onnx", "x")
+
+
+@needs_real
 def test_other_real_folders_say_what_is_wrong():
-    for name in ("mobilefacenet", "speech_embedding"):
-        with pytest.raises(TopworkError, match="lacks"):
-            backbones.find(f"local:{REAL / name}")
+    with pytest.raises(TopworkError, match="lacks mean, std"):
+        backbones.find(f"local:{REAL / 'speech_embedding'}")

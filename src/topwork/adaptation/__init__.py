@@ -1,4 +1,90 @@
-"""Ways to adapt a pretrained trunk to a new task; one folder per role of a method.
+"""Ways to adapt a pretrained trunk to a new task, or to make one; one folder per role of a method.
 
-probe/   heads solved on frozen, cached features, with no training loop
+probe/        heads solved on frozen, cached features, with no training loop
+pretraining/  objectives that make a trunk: supervised, simclr, barlow_twins, dino, mae, distillation, multi_source
+feed.py       items in the order of an epoch, as views: every batch a function of its step
+loop.py       the one training loop; it asks every method the same few questions:
+
+    model = method.prepare(trunk, facts)       add heads, freeze, remember the start
+    terms = method.loss(model, batch)          named loss terms; the loop sums them and logs each by name
+    method.after(model, batch)                 after the optimiser's step: moving averages, queues kept in buffers
+    trunk = method.finish(model)               what is left when the training-time parts are taken off
+
+Everything that a method draws at random comes from `batch.generator`, everything that it remembers is a parameter or a
+buffer of the model: then a training that was killed and resumed gives the bits of one that was not.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a method may know before the training begins."""
+
+    features: int  # D of the trunk
+    size_px: int  # side of the images that the trunk sees
+    classes: tuple[int, ...]  # C of every labelled source; () when there are no labels
+    items: int  # N
+    steps: int  # optimiser steps of the whole training
+    extras: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shape per item of what `extras` asked for
+    seed: int = 0
+    moments: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=dict)
+    """Mean and standard deviation over the items of every extra: arrays of the shape that `extras` says."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a loss is asked about. B items, V views of each."""
+
+    views: tuple[Tensor, ...]  # V of (B, 3, S, S) float32, normalised, in the order of the method's `views`
+    rows: Tensor  # (B,) int64: numbers of the items
+    targets: Tensor  # (B,) int64 class of each item within its source; -1: not labelled
+    source: Tensor  # (B,) int64: which labelled source an item comes from; 0 when there is one
+    extras: Mapping[str, Tensor]  # per item, float32 (B, ...), e.g. "teacher" features
+    step: int  # 0 .. steps - 1
+    done: float  # share of the training that lies behind: step / steps
+    generator: torch.Generator  # CPU; seeded by (seed, step): the only source of randomness in a loss
+
+
+class Method:
+    """One way of learning: a frozen dataclass whose fields are its options, with any of these.
+
+    `views` names the augmentations (modalities.image_views) that one item is shown in; `extras` what must be computed
+    once per item before the training begins.
+    """
+
+    views: tuple[str, ...] = ("light",)
+    needs_labels: bool = False
+
+    @property
+    def extras(self) -> Mapping[str, str]:
+        """What to compute once per item before the training: name -> spec of a backbone whose features are meant."""
+        return {}
+
+    def shares(self, counts: tuple[int, ...]) -> tuple[float, ...] | None:
+        """How often each source of so many items is drawn, summing to 1; None: every item once per epoch."""
+
+    def prepare(self, trunk: nn.Module, facts: Facts) -> nn.Module:
+        """A model with `.trunk`, and the heads that the loss needs; raises BadSetting for a trunk that cannot do it."""
+        raise NotImplementedError
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Scalar terms by name; their sum is minimised."""
+        raise NotImplementedError
+
+    def after(self, model: nn.Module, batch: Batch) -> None:
+        """Called after every optimiser step."""
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        """The trunk alone."""
+        return model.trunk  # type: ignore[return-value]

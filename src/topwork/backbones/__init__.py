@@ -1,7 +1,7 @@
 """Pretrained trunks by name: find("bundled"), find("timm:resnet50.a1_in1k"), find("local:weights/mobilenetv2_100").
 
 A backbone (`topwork.types.Backbone`) has a card, a graph() for onnxruntime and a module() for torch. Finding one and
-its card imports no torch for `bundled` and `local`, and for the others only the first time on a machine.
+its card imports no torch for `bundled`, `local`, `onnx` and `hf`, and for the others only the first time on a machine.
 A place where backbones come from is a file of `sources/` whose class keeps the promise of `Source`.
 """
 
@@ -29,21 +29,24 @@ class Source(Protocol):
         ...
 
 
-def find(spec: str) -> Backbone:
-    """The backbone that a spec names: SOURCE or SOURCE:NAME."""
+def find(spec: str, modality: str | None = None) -> Backbone:
+    """The backbone that a spec names, SOURCE or SOURCE:NAME; BadSetting where it does not read this modality."""
     place, _, name = spec.strip().partition(":")
     if place not in plugins.names(ROOM) and os.path.isdir(spec):
         raise BadSetting(f"'{spec}' is a folder. As a backbone it is written local:{spec}")
     source: Source = plugins.make(ROOM, place)
-    return source.load(name)
+    found = source.load(name)
+    if modality not in (None, found.card.modality):
+        raise BadSetting(f"Backbone '{spec}' reads {found.card.modality}, expected one that reads {modality}")
+    return found
 
 
-def cards() -> tuple[Card, ...]:
-    """Every backbone that can be used here and now, without a download."""
+def cards(modality: str | None = "image") -> tuple[Card, ...]:
+    """Every backbone that can be used here and now, without a download; of one modality, or of all (None)."""
     found: list[Card] = []
     for place in plugins.names(ROOM):
         try:
             found.extend(plugins.make(ROOM, place).cards())
         except TopworkError:  # a source whose extra is missing or whose files are broken hides no other source
             continue
-    return tuple(found)
+    return tuple(card for card in found if modality in (None, card.modality))

@@ -18,7 +18,7 @@ from topwork.errors import BadWeights
 
 _START = re.compile(r"timm\.create_model\(|torchvision\.models\.\w+\(")
 _DROPPED = {"pretrained", "weights", "progress"}  # weights come from the folder, whatever the call says
-_REFUSED = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "weights_backbone"}
+REFUSED = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "weights_backbone"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def parse(text: str, where: str) -> Architecture:
         options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords if word.arg}
     except ValueError as error:
         raise BadWeights(f"{where}: the arguments of '{ast.unparse(call)}' must be literals") from error
-    refused = sorted(options.keys() & _REFUSED)
+    refused = sorted(options.keys() & REFUSED)
     if refused or any(word.arg is None for word in call.keywords):
         raise BadWeights(f"{where}: '{ast.unparse(call)}' must not use {', '.join(refused) or '**'}")
     options = {name: value for name, value in options.items() if name not in _DROPPED}

@@ -60,6 +60,14 @@ def hub_file_here(repo: str, names: Sequence[str]) -> Path | None:
     return None
 
 
+def cached_repos() -> tuple[str, ...]:
+    """Names of the repositories that the hub's cache holds, in whatever state."""
+    from huggingface_hub import constants
+
+    folders = sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*"))
+    return tuple(folder.name.removeprefix("models--").replace("--", "/", 1) for folder in folders)
+
+
 def url_file(url: str, folder: Path, spec: str) -> Path:
     """The file of this address in `folder`; downloaded to a hidden name first, so that it is whole or absent."""
     path = folder / url.rpartition("/")[2]

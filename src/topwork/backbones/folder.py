@@ -1,143 +1,150 @@
-"""A backbone in a folder: card.json, a safetensors file, and perhaps the same trunk as an ONNX file.
+"""A backbone in a folder: what its files are, says which of three layouts it has.
+
+card.json           ours: card.json and a safetensors file, or an ONNX file, or both (below)
+config.json         timm's on the hub: config.json with "architecture", model.safetensors (`timm_folder.py`)
+                    transformers': config.json with "model_type", preprocessor_config.json, model.safetensors
+                    (`transformers_folder.py`)
 
 card.json needs   file, architecture, input_size [3, S, S], resize_short_side, mean, std
       may hold    name, sha256, files {NAME: {sha256}}, interpolation, fit, colour_order, num_features, num_parameters,
-                  multiply_adds, licence, trained_on, source, onnx {file, input, output | outputs},
+                  multiply_adds, licence, trained_on, source, onnx {file, input, output | outputs, layout, pool},
                   grids {stage: cells a side}: means over cells of earlier stages beside the last features (timm)
-Hashes in the card are checked whenever the folder is opened. With an "onnx" block the trunk runs without torch.
+Where "file" is an ONNX file, resize_short_side, architecture and the "onnx" block may be missing.
+Hashes in the card are checked whenever the folder is opened. With ONNX the trunk runs without torch.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork.backbones.architecture import Architecture, parse
+from topwork.backbones.card_json import card, checked_hash, inside, read_json
+from topwork.backbones.onnx_ends import Ends
 from topwork.backbones.onnx_file import OnnxBackbone
 from topwork.backbones.torch_backbone import TorchBackbone
 from topwork.errors import BadWeights, WeightsNotHere
 from topwork.store import weights
-from topwork.types import Backbone, Card, Preprocess
+from topwork.types import Backbone
 
 if TYPE_CHECKING:
     from torch import nn
 
 NEEDED = ("file", "architecture", "input_size", "resize_short_side", "mean", "std")
+NEEDED_ONNX = ("file", "input_size", "mean", "std")
 
 
 def open_folder(folder: Path, spec: str) -> Backbone:
     """The backbone that a folder holds; its files are checked against its card."""
-    facts = _facts(folder)
-    card_file, file = folder / "card.json", folder / str(facts["file"])
-    found = _hash(file, facts, card_file)
+    if (folder / "card.json").is_file():
+        return _open_card(folder, spec)
+    if not (folder / "config.json").is_file():
+        raise WeightsNotHere(
+            f"{folder} has no card.json and no config.json. A backbone folder holds card.json and a safetensors or "
+            "ONNX file, or is a folder of timm or transformers with config.json and model.safetensors"
+        )
+    config = read_json(folder / "config.json")
+    if "architecture" in config:
+        from topwork.backbones.timm_folder import open_timm
+
+        return open_timm(folder, config, spec)
+    from topwork.backbones.transformers_folder import open_transformers
+
+    return open_transformers(folder, config, spec)
+
+
+def open_onnx_of_card(file: Path, spec: str) -> Backbone:
+    """The ONNX file of a folder, by what the folder's card says about it: as its "file" or in its "onnx" block."""
+    facts = read_json(file.parent / "card.json")
+    block = facts.get("onnx")
+    named = {facts.get("file"), block.get("file") if isinstance(block, dict) else None}
+    if file.name not in named:
+        names = ", ".join(sorted(str(name) for name in named if name))
+        raise BadWeights(f"{file.parent / 'card.json'} is about {names}, not about {file.name}. Give mean and std")
+    return _open_card(file.parent, spec)
+
+
+def _open_card(folder: Path, spec: str) -> Backbone:
+    where = folder / "card.json"
+    facts = _facts(where)
+    file = inside(folder, str(facts["file"]), where)
+    found = checked_hash(file, facts, where)
+    if file.suffix.lower() == ".onnx":
+        from topwork.backbones.onnx_read import content
+
+        found = content(file, found)
+        ends = _ends(facts.get("onnx") or {}, facts, where)
+        made = card(facts, spec, f"ONNX {file.name}{_with(ends.text)}", found, where)
+        return OnnxBackbone(made, file, ends)
     weights.shapes(file)  # readable, and no pickle
-    grids = _grids(facts, card_file)
+    grids = _grids(facts, where)
     if "onnx" not in facts:
-        architecture = parse(facts["architecture"], str(card_file))
+        if str(facts.get("colour_order") or "").upper().startswith("BGR"):
+            raise BadWeights(f"{where}: colour_order is BGR; only ONNX files can be fed blue first. Expected RGB")
+        architecture = parse(facts["architecture"], str(where))
         return TorchBackbone(
-            _card(facts, spec, f"{architecture}{_with(grids)}", found, card_file),
+            card(facts, spec, f"{architecture}{_with(f'grids {grids}' if grids else '')}", found, where),
             partial(_build, architecture, file, grids),
         )
-    onnx = facts["onnx"]
-    graph = folder / str(_need(onnx, "file", card_file))
-    version = _hash(graph, facts, card_file)
-    card = _card(facts, spec, f"{facts['architecture']} as {graph.name} {version[:16]}", found, card_file)
+    return _with_graph(folder, facts, spec, file, found, grids)
+
+
+def _with_graph(
+    folder: Path, facts: dict[str, Any], spec: str, file: Path, found: str, grids: dict[int, int]
+) -> Backbone:
+    """Safetensors and the same trunk as an ONNX file."""
+    where, onnx = folder / "card.json", facts["onnx"]
+    if not isinstance(onnx, dict) or not onnx.get("file"):
+        raise BadWeights(f"{where}: its 'onnx' block lacks 'file'. It needs file, input and output")
+    graph = inside(folder, str(onnx["file"]), where)
+    version = checked_hash(graph, facts, where)
+    ends = _ends(onnx, facts, where)
+    unusual = dataclasses.replace(ends, input="", output="" if ends.output == "features" else ends.output).text
+    text = f"{facts['architecture']} as {graph.name} {version[:16]}{_with(unusual)}"
+    made = card(facts, spec, text, found, where)
     try:
-        build = partial(_build, parse(facts["architecture"], str(card_file)), file, grids)
+        build = partial(_build, parse(facts["architecture"], str(where)), file, grids)
     except BadWeights:
         build = None  # prose about a graph: enough for a frozen trunk
-    return OnnxBackbone(card, graph, _ends(onnx, "input", card_file), _ends(onnx, "output", card_file), build)
+    return OnnxBackbone(made, graph, ends, build)
 
 
-def _facts(folder: Path) -> dict[str, Any]:
-    path = folder / "card.json"
-    if not path.is_file():
-        raise WeightsNotHere(f"{folder} has no card.json. A backbone folder holds card.json and a safetensors file")
-    try:
-        facts = json.loads(path.read_bytes())
-    except (ValueError, OSError) as error:
-        raise BadWeights(f"{path} is not readable JSON: {error}") from error
-    missing = [key for key in NEEDED if not (isinstance(facts, dict) and facts.get(key) is not None)]
+def _facts(path: Path) -> dict[str, Any]:
+    facts = read_json(path)
+    needed = NEEDED_ONNX if str(facts.get("file", "")).lower().endswith(".onnx") else NEEDED
+    missing = [key for key in needed if facts.get(key) is None]
     if missing:
-        raise BadWeights(f"{path} lacks {', '.join(missing)}. A card needs: {', '.join(NEEDED)}")
+        raise BadWeights(f"{path} lacks {', '.join(missing)}. A card needs: {', '.join(needed)}")
     return facts
 
 
-def _hash(file: Path, facts: dict[str, Any], card_file: Path) -> str:
-    """The file's sha256, compared with what the card says about it."""
-    weights.refuse_pickle(file)
-    if not file.is_file():
-        raise WeightsNotHere(f"{file} does not exist, but {card_file} names it. Copy it there")
-    said = (facts.get("files") or {}).get(file.name, {}).get("sha256")
-    said = said or (facts.get("sha256") if file.name == facts["file"] else None)
-    return weights.check_hash(file, said, str(card_file)) if said else weights.sha256(file)
-
-
-def _card(facts: dict[str, Any], spec: str, architecture: str, sha256: str, path: Path) -> Card:
-    count = re.search(r"->\s*(\d+)\s*(;|$)", str(facts.get("features", "")))  # "model.features(x).mean((2,3)) -> 512"
-    features = facts.get("num_features") or (int(count[1]) if count else None)
-    return Card(
-        spec=spec,
-        name=str(facts.get("name") or path.parent.name),
-        architecture=architecture,
-        preprocess=_preprocess(facts, path),
-        weights=sha256,
-        features=features,
-        parameters=facts.get("num_parameters"),
-        multiply_adds=facts.get("multiply_adds"),
-        licence=str(facts.get("licence", "")),
-        trained_on=str(facts.get("trained_on", "")),
-        origin=str(facts.get("source", "")),
+def _ends(onnx: dict[str, Any], facts: dict[str, Any], path: Path) -> Ends:
+    order = "BGR" if str(facts.get("colour_order") or "").upper().startswith("BGR") else "RGB"
+    ends = Ends(
+        _name(onnx, "input", path),
+        _name(onnx, "output", path),
+        str(onnx.get("layout") or ""),  # type: ignore[arg-type]
+        order,
+        str(onnx.get("pool") or ""),  # type: ignore[arg-type]
     )
+    ends.check(str(path))
+    return ends
 
 
-def _preprocess(facts: dict[str, Any], path: Path) -> Preprocess:
-    size, colours = facts["input_size"], str(facts.get("colour_order") or "RGB")
-    if not (isinstance(size, list) and len(size) == 3 and size[0] == 3 and size[1] == size[2]):
-        raise BadWeights(f"{path}: input_size is {size}, expected [3, S, S]")
-    if not colours.upper().startswith("RGB"):
-        raise BadWeights(f"{path}: colour_order is '{colours}', expected RGB")
-    kind = re.match(r"\w*", str(facts.get("interpolation") or "bilinear").lower())
-    interpolation, fit = kind[0] if kind else "", facts.get("fit", "crop")
-    if interpolation not in ("bilinear", "bicubic", "nearest") or fit not in ("crop", "squash"):
-        raise BadWeights(
-            f"{path}: interpolation '{interpolation}', fit '{fit}'. Expected bilinear, bicubic, nearest; crop, squash"
-        )
-    try:
-        mean, std = (tuple(float(value) for value in facts[key]) for key in ("mean", "std"))
-        resize_px, crop_px = int(facts["resize_short_side"]), int(size[1])
-    except (TypeError, ValueError) as error:
-        raise BadWeights(
-            f"{path}: mean and std must be three numbers, resize_short_side and input_size whole ones"
-        ) from error
-    if len(mean) != 3 or len(std) != 3 or not min(std) > 0 or not 1 <= crop_px <= resize_px:
-        raise BadWeights(
-            f"{path}: mean {mean}, std {std}, resize_short_side {resize_px}, input {crop_px} px. Expected three "
-            "numbers each, std above 0, and a resize_short_side of at least the input's side"
-        )
-    return Preprocess(resize_px, crop_px, mean, std, interpolation, fit)  # type: ignore[arg-type]
-
-
-def _ends(onnx: dict[str, Any], which: str, path: Path) -> str:
+def _name(onnx: dict[str, Any], which: str, path: Path) -> str:
     """The name of the graph's input or feature output: `output`, else the one called features among `outputs`."""
-    text = str(_need(onnx, which if which in onnx else f"{which}s", path))
+    text = str(onnx.get(which) or onnx.get(f"{which}s") or "")
     names = re.findall(r"([\w./:-]+)\s*(?:\[[^\]]*\])?\s*(?:,|$)", text)  # "logits [batch,1000], features [batch,256]"
     if len(names) > 1 and "features" in names:
         return "features"
-    if len(names) != 1:
+    if text and len(names) != 1:
         raise BadWeights(
             f"{path}: onnx.{which} '{text}' names {len(names)} tensors. Expected one, or one called features"
         )
-    return names[0]
-
-
-def _need(facts: dict[str, Any], key: str, path: Path) -> Any:
-    if not isinstance(facts, dict) or not facts.get(key):
-        raise BadWeights(f"{path}: its 'onnx' block lacks '{key}'. It needs file, input and output")
-    return facts[key]
+    return names[0] if names else ""
 
 
 def _grids(facts: dict[str, Any], path: Path) -> dict[int, int]:
@@ -151,13 +158,11 @@ def _grids(facts: dict[str, Any], path: Path) -> dict[int, int]:
     return grids
 
 
-def _with(grids: dict[int, int]) -> str:
-    return f" + grids {grids}" if grids else ""
+def _with(text: str) -> str:
+    return f" + {text}" if text else ""
 
 
 def _build(architecture: Architecture, file: Path, grids: dict[int, int]) -> nn.Module:
-    from safetensors.torch import load_file
-
     from topwork.backbones import trunk
 
-    return trunk.build(architecture, lambda network: trunk.fill(network, load_file(file), str(file)), grids)
+    return trunk.build(architecture, lambda network: trunk.fill(network, trunk.load(file), str(file)), grids)

@@ -1,21 +1,26 @@
-"""A frozen backbone that is an ONNX file already: one input, one of its outputs, no torch.
+"""A frozen backbone that is an ONNX file already: one input, one of its tensors, no torch.
 
-The chosen output becomes "features", the input "images"; nodes that only other outputs need are dropped.
+The file is read, checked, cut and proven once on a machine (`onnx_read.py`, `onnx_adapt.py`); then the graph comes from
+the cache, by what it depends on: the file's content and where its ends are.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from topwork.errors import BadSetting, BadWeights
-from topwork.types import Card
+from topwork.backbones.onnx_ends import Ends
+from topwork.errors import BadSetting, StoreError
+from topwork.store import weights
+from topwork.types import Card, digest
 
 if TYPE_CHECKING:
-    import onnx
     from torch import nn
+
+ADAPTER = 1  # raise it when adapt gives another graph for the same file
 
 
 @dataclass(frozen=True)
@@ -24,19 +29,23 @@ class OnnxBackbone:
 
     card: Card
     file: Path
-    input: str
-    output: str
+    ends: Ends = field(default_factory=Ends)
     build: Callable[[], nn.Module] | None = None
 
     def graph(self) -> bytes:
         """The trunk, weights inside: images float32 (N, 3, S, S) -> features float32 (N, D)."""
-        from topwork.nn import onnx_graph
+        card, size_px = self.card, self.card.preprocess.crop_px
+        key = digest([card.architecture, card.weights, size_px, self.ends.input, self.ends.output, "onnx", ADAPTER])
+        graph = weights.load_graph(key)
+        if graph is None:
+            from topwork.backbones.onnx_adapt import adapt
+            from topwork.backbones.onnx_read import read
+            from topwork.nn import onnx_graph
 
-        model = _read(self.file)
-        onnx_graph.check_size(model)
-        trunk = _cut(model, self.input, self.output, self.file)
-        trunk.graph.name = "trunk"
-        return onnx_graph.to_bytes(onnx_graph.plain(trunk))
+            graph = onnx_graph.to_bytes(adapt(read(self.file), self.ends, size_px, self.file))
+            with contextlib.suppress(StoreError):  # a cache that cannot be written costs time, nothing else
+                weights.save_graph(key, graph)
+        return graph
 
     def module(self) -> nn.Module:
         """The trunk in torch, where its card names an architecture that can be built."""
@@ -48,40 +57,3 @@ class OnnxBackbone:
             )
         need_train(f"Training backbone '{self.card.spec}'")
         return self.build().eval()
-
-
-def _read(file: Path) -> onnx.ModelProto:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load(file)  # external tensors (weights in the safetensors file beside it) are read into the model
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise BadWeights(f"{file} is not a readable ONNX file: {error}") from error
-
-
-def _cut(model: onnx.ModelProto, source: str, target: str, file: Path) -> onnx.ModelProto:
-    """The part of the graph between source and target, its two ends named; raises where they are not there."""
-    from onnx import utils
-
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = {value.name: value for value in model.graph.input if value.name not in stored}
-    outputs = {value.name: value for value in model.graph.output}
-    for name, found, what in ((source, inputs, "input"), (target, outputs, "output")):
-        if name not in found:
-            raise BadWeights(f"{file} has no {what} '{name}'. It has: {', '.join(found)}")
-    shape = inputs[source].type.tensor_type.shape.dim
-    if shape and shape[0].HasField("dim_value"):
-        raise BadWeights(f"{file} takes batches of {shape[0].dim_value} only. Export it with a dynamic first dimension")
-    part = utils.Extractor(model).extract_model([source], [target])
-    names = {source: "images", target: "features"}
-    _rename(part.graph, {name: f"{name}.inner" for name in names.values()} | names)
-    return part
-
-
-def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    for value in (*graph.input, *graph.output, *graph.initializer):
-        value.name = names.get(value.name, value.name)
-    for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]

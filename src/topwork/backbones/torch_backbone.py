@@ -34,16 +34,23 @@ class TorchBackbone:
 
     def graph(self) -> bytes:
         """The trunk as ONNX: from the cache, else exported, compared with torch and kept."""
-        card = self.card
-        key = digest([card.architecture, card.weights, card.preprocess.crop_px, EXPORTER])
-        graph = weights.load_graph(key)
+        graph = weights.load_graph(self._key)
         if graph is None:
             module = self.module()
             from topwork.backbones.trunk import export
 
-            graph = export(module, card.preprocess.crop_px)
-            weights.save_graph(key, graph)
+            graph = export(module, self.card.preprocess.crop_px)
+            weights.save_graph(self._key, graph)
         return graph
+
+    def ready(self) -> bool:
+        """Whether graph() comes from the cache, without torch."""
+        return weights.load_graph(self._key) is not None
+
+    @property
+    def _key(self) -> str:
+        card = self.card
+        return digest([card.architecture, card.weights, card.preprocess.crop_px, EXPORTER])
 
 
 def need_train(what: str) -> None:

@@ -1,7 +1,7 @@
 """Torch networks without their classifier, filled with checked weights, and exported to ONNX.
 
     trunk = build(architecture)          images float32 (N, 3, S, S) -> pooled features float32 (N, D)
-    fill(network, state, where)          names and shapes must agree
+    fill(network, load(file), where)     names and shapes must agree
     export(trunk, size_px) -> bytes      opset 19, dynamic N, compared with torch on random images
 
 Features are what the network's own last linear layer reads: timm's pre_logits (and grids of earlier stages if asked);
@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,13 +94,69 @@ def build(
     return (TimmTrunk(network, grids) if architecture.library == "timm" else TorchvisionTrunk(network)).eval()
 
 
+def load(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, all of them finite."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadWeights(f"{file} is not a readable safetensors file: {error}") from error
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise BadWeights(
+            f"{file}: {len(broken)} of {len(state)} tensors hold values that are not finite, the first {broken[0]}. "
+            "The training diverged or the file is damaged: take another checkpoint"
+        )
+    return state
+
+
 def fill(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load a state dict; says on both sides what does not fit."""
+    """Load a state dict; says on both sides what does not fit, and what would mend it."""
     own = network.state_dict()
     # BatchNorm counts its batches for training only; files that went through other frameworks lack the counter
     state = {**{name: own[name] for name in own if name.endswith("num_batches_tracked")}, **state}
-    check_shapes({n: tuple(v.shape) for n, v in own.items()}, {n: tuple(v.shape) for n, v in state.items()}, where)
+    expected, found = ({n: tuple(v.shape) for n, v in tensors.items()} for tensors in (own, state))
+    try:
+        check_shapes(expected, found, where)
+    except BadWeights as error:
+        raise BadWeights(f"{error}. {advice(expected, found)}") from error
     network.load_state_dict(state)
+
+
+def translated(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Weights under their authors' names, in the names of timm's network: timm knows how."""
+    if network.state_dict().keys() <= state.keys():
+        return state
+    translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    return translate(dict(state), network) if translate else state
+
+
+def advice(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
+    """What would make the tensors of a file fit an architecture: the likeliest mistakes first."""
+    both = f"The architecture has {_first(expected)}; the file has {_first(found)}. "
+    surplus = [name for name in found if name not in expected]
+    for prefix in sorted({name.partition(".")[0] + "." for name in surplus}):
+        bare = {name.removeprefix(prefix): shape for name, shape in found.items()}
+        if _fits(expected, bare) > max(_fits(expected, found), len(expected) // 2):
+            return f"{both}Its names begin with '{prefix}': save them without it"
+    others = [name for name in (*expected, *surplus) if expected.get(name) != found.get(name)]
+    kernels = [(expected[n], found[n]) for n in others if len(expected.get(n, ())) == 4 == len(found.get(n, ()))]
+    if len(others) == 1 and kernels:
+        own, its = kernels[0]
+        return f"{both}It was trained on images of {its[1]} channels, not {own[1]}: only those with 3 can be used here"
+    if len({name.partition(".")[0] for name in others}) == 1 and len(others) < len(expected) // 2:
+        classes = next((found[name][0] for name in others if found.get(name)), 0)
+        return (
+            f"{both}Only '{others[0].partition('.')[0]}' differs: name the classes that it was trained for in the "
+            f"architecture, num_classes={classes}"
+        )
+    return f"{both}Name the architecture, and its options, that these weights were trained with"
+
+
+def _fits(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> int:
+    return sum(found.get(name) == shape for name, shape in expected.items())
 
 
 def export(trunk: nn.Module, size_px: int) -> bytes:
@@ -106,7 +164,7 @@ def export(trunk: nn.Module, size_px: int) -> bytes:
     trunk = trunk.eval()
     images = torch.randn(3, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
     with _silence(), torch.no_grad():
-        expected = trunk(images).float().numpy()  # (3, D)
+        expected = _features(trunk, images)  # (3, D)
         program = torch.onnx.export(
             trunk,
             (images[:2],),
@@ -121,6 +179,29 @@ def export(trunk: nn.Module, size_px: int) -> bytes:
     graph = onnx_graph.to_bytes(_named(onnx_graph.plain(program.model_proto)))
     _prove(graph, images.numpy(), expected)
     return graph
+
+
+def _features(trunk: nn.Module, images: Tensor) -> np.ndarray:
+    """(N, 3, S, S) -> (N, D), where the network takes such images at all."""
+    try:
+        features = trunk(images).float().numpy()
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise BadWeights(
+            f"The network does not take images of {images.shape[-1]} x {images.shape[-1]} px with 3 channels, whatever "
+            f"its card says: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
+    if features.ndim != 2 or not np.isfinite(features).all():
+        raise BadWeights(
+            f"The network gives {list(features.shape)} for {len(images)} images, or values that are not finite. "
+            "Expected finite features (N, D)"
+        )
+    return features
+
+
+def _first(names: Mapping[str, object]) -> str:
+    """How many, and the first few; the counters of BatchNorm, which `fill` adds, aside."""
+    names = {name: None for name in names if not name.endswith("num_batches_tracked")}
+    return f"{len(names)} tensors ({', '.join(list(names)[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 def _timm(architecture: Architecture) -> nn.Module:

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from topwork.cli import cache, data, fit, listing, model
+from topwork.cli import backbones, cache, data, fit, listing, model, pretrain, rank
 from topwork.types import VERSION
 
 app = typer.Typer(
@@ -25,8 +25,11 @@ app = typer.Typer(
 )
 fit.add_to(app)
 model.add_to(app)
+pretrain.add_to(app)
+rank.add_to(app)
 data.add_to(app)
 listing.add_to(app)
+backbones.add_to(app)
 cache.add_to(app)
 
 

@@ -41,11 +41,11 @@ def ladder(steps: Sequence[Point], key: str) -> dict[str, Any] | None:
         return None
     heights = [point.get(name) for point in shown for name in ("value", "low", "high")]
     x, y = log_axis([p["seconds"] for p in shown], room=2.0), share_axis(heights)
-    spots = _name_spots(shown, x, y)
+    spots = name_spots(shown, x, y)
     return {"points": [{**p, "spot": spot} for p, spot in zip(shown, spots, strict=True)], "x": x, "y": y}
 
 
-def _name_spots(points: Sequence[Point], x: Axis, y: Axis, width: float = 290, height: float = 240) -> list[str]:
+def name_spots(points: Sequence[Point], x: Axis, y: Axis, width: float = 290, height: float = 240) -> list[str]:
     """On which side of each point its name lies on nothing else, in pixels of a narrow phone: wider is only freer."""
     tops = [[y.at(p.get(name) or p["value"]) * height / 100 for name in ("high", "value", "low")] for p in points]
     places = [x.at(p["seconds"]) * width / 100 for p in points]

@@ -52,9 +52,9 @@ def render(numbers: Mapping[str, Any], thumbnails: Mapping[str, bytes] | None = 
     steps, key = n.get("steps") or [], wording.main_metric(n)
     confusion = n.get("confusion") or {}
     counts = confusion.get("counts") or []
-    style, script = _asset("report.css"), _asset("report.js")
+    style, script = asset("report.css"), asset("report.js")
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             n=n,
@@ -79,9 +79,9 @@ def render(numbers: Mapping[str, Any], thumbnails: Mapping[str, bytes] | None = 
             stages=charts.stage_bars(n.get("seconds") or {}),
             thumbnails={item: _data_uri(data) for item, data in (thumbnails or {}).items()},
             style=style,
-            style_hash=_hash(style),
+            style_hash=sha256_of(style),
             script=script,
-            script_hash=_hash(script),
+            script_hash=sha256_of(script),
         )
     )
 
@@ -110,16 +110,19 @@ def _data_uri(data: bytes) -> str:
 
 
 @functools.cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the templates: the style, the script."""
     return (_TEMPLATES / name).read_text("utf-8")
 
 
-def _hash(text: str) -> str:
+def sha256_of(text: str) -> str:
+    """As a content security policy wants it."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The templates with the house's filters."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -134,6 +137,9 @@ def _environment() -> jinja2.Environment:
         "duration": wording.duration,
         "tiny": wording.tiny,
         "plain": wording.plain,
+        "ms": wording.milliseconds,
+        "compact": wording.compact,
+        "megabytes": lambda size: f"{size / 1e6:.1f}\u202fMB" if isinstance(size, (int, float)) else "–",
         "short": wording.short,
         "thousands": lambda value: f"{value:,}" if isinstance(value, (int, float)) else "–",
         "day": lambda created: str(created)[:10],

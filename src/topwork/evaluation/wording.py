@@ -92,6 +92,14 @@ def duration(seconds: object) -> str:
     return f"{hours}\u202fh {minutes}\u202fmin" if hours else f"{minutes}\u202fmin {rest}\u202fs"
 
 
+def milliseconds(seconds: object) -> str:
+    """0.0074 -> '7.4 ms'."""
+    if not isinstance(seconds, (int, float)):
+        return "–"
+    value = 1000 * seconds
+    return f"{value:.2f}\u202fms" if value < 1 else f"{value:.1f}\u202fms" if value < 100 else f"{value:,.0f}\u202fms"
+
+
 def compact(value: object) -> str:
     """2257984 -> '2.26 million'."""
     if not isinstance(value, (int, float)):

@@ -1,5 +1,7 @@
 """Backbones inside the package: bundled (the default one), bundled:NAME, and bundled:pixels, which has no weights.
 
+bundled:text_small reads English text (`static_text.py`), the others images.
+
 pixels: features are the raw pixels of the whole image squashed to 16 x 16, (N, 768) in 0..1: the rung of the ladder
 that a real backbone must beat.
 """
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from topwork.backbones.card_json import read_json
 from topwork.backbones.folder import open_folder
 from topwork.errors import UnknownName
 from topwork.types import Backbone, Card, Preprocess
@@ -41,11 +44,13 @@ class Bundled:
         name = name or DEFAULT
         if name not in _names():
             raise UnknownName.among(name, "bundled", _names())
-        return (
-            Pixels()
-            if name == "pixels"
-            else open_folder(FOLDERS / name, "bundled" if name == DEFAULT else f"bundled:{name}")
-        )
+        if name == "pixels":
+            return Pixels()
+        if read_json(FOLDERS / name / "card.json").get("modality") == "text":
+            from topwork.backbones.static_text import open_static
+
+            return open_static(FOLDERS / name, f"bundled:{name}")
+        return open_folder(FOLDERS / name, "bundled" if name == DEFAULT else f"bundled:{name}")
 
 
 @dataclass(frozen=True)

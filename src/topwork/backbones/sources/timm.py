@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -126,19 +125,11 @@ def _preprocess(facts: Any, spec: str) -> Preprocess:
 
 def _build(spec: str) -> nn.Module:
     """The trunk with its weights."""
-    from safetensors.torch import load_file
-
     from topwork.backbones import trunk
 
     card, file = _open(spec)
 
     def fill_in(network: nn.Module) -> None:
-        state = load_file(file)
-        if (
-            not network.state_dict().keys() <= state.keys()
-        ):  # weights under their authors' names: timm knows how to translate
-            translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-            state = translate(state, network) if translate else state
-        trunk.fill(network, state, str(file))
+        trunk.fill(network, trunk.translated(network, trunk.load(file)), str(file))
 
     return trunk.build(Architecture("timm", card.name), fill_in)

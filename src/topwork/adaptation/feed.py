@@ -1,0 +1,205 @@
+"""What a training is fed: items in a shuffled order, as augmented views. Every batch is a function of its step.
+
+    draw(rows, visits) -> frames uint8 (B, P, P, 3) -> views float32 (B, 3, S, S) by modalities.image_views
+
+An epoch shows every item once, in an order drawn from (seed, epoch); batches run on over its end. Where a method
+names `shares`, m_i = round(N p_i) items of source i make an epoch: each source runs through shuffles of its own, one
+after the other, and `visits` counts how often an item was shown before. Batches are prepared in a thread, a few ahead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from topwork.adaptation import Batch, Facts, Method
+from topwork.modalities import image_views
+
+Rows = NDArray[np.int64]
+AHEAD = 3  # batches
+HALF = (0.5, 0.5, 0.5)
+
+
+def seed_of(*parts: object) -> int:
+    """63 bits that name these parts: every generator is seeded by what it is for."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """N items, from one or several sources."""
+
+    draw: Callable[[Rows, Rows], NDArray[np.uint8]]  # rows (B,), visits (B,) -> (B, P, P, 3); called from a thread
+    targets: Rows  # (N,) class within the item's source; -1: not labelled
+    size_px: int  # S that the trunk sees
+    source: Rows | None = None  # (N,) number of the source; None: there is one
+    classes: tuple[int, ...] = ()  # C of every source; (): no labels
+    extras: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # (N, ...)
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def sources(self) -> Rows:
+        """(N,) number of the source of every item."""
+        return np.zeros(len(self), np.int64) if self.source is None else self.source
+
+    def facts(self, features: int, steps: int, seed: int) -> Facts:
+        """What the methods may know."""
+        shapes = {name: x.shape[1:] for name, x in self.extras.items()}
+        moments = {name: (x.mean(0), x.std(0)) for name, x in self.extras.items()}
+        return Facts(features, self.size_px, self.classes, len(self), steps, shapes, seed, moments)
+
+    def batches(self, methods: Sequence[Method], first: int, setup: Setup) -> Iterator[tuple[int, list[list[Batch]]]]:
+        """(step, its parts: a batch for every method) from step `first` on."""
+        counts = tuple(np.bincount(self.sources).tolist())
+        shares = next((s for s in (method.shares(counts) for method in methods) if s is not None), None)
+        maker = _Maker(self, tuple(methods), Order(self.sources, shares, setup.seed), setup)
+        ahead: deque[tuple[int, Future[list[list[Batch]]]]] = deque()
+        with ThreadPoolExecutor(1, "views", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            try:
+                for step in range(first, setup.steps + AHEAD):
+                    if step < setup.steps:
+                        ahead.append((step, pool.submit(maker.make, step)))
+                    if step >= first + AHEAD or step >= setup.steps:
+                        if not ahead:
+                            return
+                        done, future = ahead.popleft()
+                        yield done, future.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How steps are cut: B items, of which this process takes its share, in `parts` one after the other."""
+
+    steps: int
+    batch: int
+    seed: int = 0
+    parts: int = 1
+    device: str = "cpu"
+    process: int = 0
+    processes: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """Which item is shown when."""
+
+    source: Rows
+    shares: tuple[float, ...] | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        pools = [np.flatnonzero(self.source == i) for i in range(int(self.source.max()) + 1)]
+        if self.shares is None:
+            pools, drawn = [np.arange(len(self.source))], [len(self.source)]
+        else:
+            drawn = [
+                max(1, round(len(self.source) * p)) if len(rows) else 0
+                for rows, p in zip(pools, self.shares, strict=True)
+            ]
+        object.__setattr__(self, "_pools", list(zip(pools, drawn, strict=True)))
+        object.__setattr__(self, "length", sum(drawn))
+        object.__setattr__(self, "epoch", lru_cache(2)(self._epoch))
+
+    def at(self, start: int, count: int) -> tuple[Rows, Rows]:
+        """Rows and visits (count,) of the items from place `start` on."""
+        rows, visits, length = [], [], self.length  # type: ignore[attr-defined]
+        while count > 0:
+            epoch, begin = divmod(start, length)
+            shown, before = self.epoch(epoch)  # type: ignore[attr-defined]
+            end = min(begin + count, length)
+            rows.append(shown[begin:end])
+            visits.append(before[begin:end])
+            start, count = start + end - begin, count - (end - begin)
+        return np.concatenate(rows), np.concatenate(visits)
+
+    def _epoch(self, epoch: int) -> tuple[Rows, Rows]:
+        """Rows and visits (L,) of one epoch."""
+        rows, visits = [], []
+        for i, (pool, m) in enumerate(self._pools):  # type: ignore[attr-defined]
+            places = np.arange(epoch * m, (epoch + 1) * m)
+            for turn in range(epoch * m // max(len(pool), 1), -(-(epoch + 1) * m // max(len(pool), 1))):
+                here = places[places // len(pool) == turn] % len(pool)
+                rows.append(pool[_shuffle(len(pool), self.seed, i, turn)[here]])
+                visits.append(np.full(len(here), turn, np.int64))
+        row, visit = np.concatenate(rows), np.concatenate(visits)
+        if self.shares is not None:
+            mixed = _shuffle(len(row), self.seed, "mix", epoch)
+            row, visit = row[mixed], visit[mixed]
+        return row, visit
+
+
+def _shuffle(n: int, *parts: object) -> Rows:
+    return np.random.Generator(np.random.Philox(key=seed_of("order", *parts))).permutation(n)
+
+
+@dataclass(frozen=True, eq=False)
+class _Maker:
+    """Batches of any step."""
+
+    feed: Feed
+    methods: tuple[Method, ...]
+    order: Order
+    setup: Setup
+
+    def make(self, step: int) -> list[list[Batch]]:
+        """The parts of one step: a batch for every method."""
+        s = self.setup
+        rows, visits = self.order.at(step * s.batch, s.batch)
+        rows, visits = rows[s.process :: s.processes], visits[s.process :: s.processes]
+        cuts = np.array_split(np.arange(len(rows)), s.parts)
+        return [self._part(step, part, rows[cut], visits[cut]) for part, cut in enumerate(cuts) if len(cut)]
+
+    def _part(self, step: int, part: int, rows: Rows, visits: Rows) -> list[Batch]:
+        feed, s = self.feed, self.setup
+        frames = torch.from_numpy(feed.draw(rows, visits)).to(s.device)
+        shown = [self._view(frames, number, name, rows, visits) for number, name in enumerate(self._views())]
+        common = {
+            "rows": torch.from_numpy(rows),
+            "targets": torch.from_numpy(feed.targets[rows]).to(s.device),
+            "source": torch.from_numpy(feed.sources[rows]).to(s.device),
+            "extras": {name: torch.from_numpy(x[rows]).to(s.device) for name, x in feed.extras.items()},
+            "step": step,
+            "done": step / s.steps,
+        }
+        batches = []
+        for i, method in enumerate(self.methods):
+            generator = torch.Generator().manual_seed(seed_of(s.seed, "loss", step, part, s.process, i))
+            batches.append(Batch(views=self._chosen(shown, method), generator=generator, **common))
+        return batches
+
+    def _view(self, frames: torch.Tensor, number: int, name: str, rows: Rows, visits: Rows) -> torch.Tensor:
+        recipe, feed = image_views.RECIPES[name], self.feed
+        x = image_views.view(
+            frames, recipe, feed.size_px, seed=self.setup.seed, visits=visits, rows=rows, number=number,
+            mean=feed.mean, std=feed.std,
+        )  # fmt: skip
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _views(self) -> list[str]:
+        """Names of the views that are drawn: methods share those of one name."""
+        most: Counter[str] = Counter()
+        for method in self.methods:
+            most |= Counter(method.views)
+        return list(most.elements())
+
+    def _chosen(self, shown: list[torch.Tensor], method: Method) -> tuple[torch.Tensor, ...]:
+        """A method's views, in its order."""
+        left, names = list(enumerate(self._views())), []
+        for wanted in method.views:
+            at = next(place for place, (_, name) in enumerate(left) if name == wanted)
+            names.append(left.pop(at)[0])
+        return tuple(shown[number] for number in names)

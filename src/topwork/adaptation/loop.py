@@ -1,0 +1,305 @@
+"""The one training loop: methods ask, accelerate runs, the run remembers.
+
+    L(step) = sum over methods and terms          AdamW or SGD, warm-up and cosine, clipped, perhaps averaged weights
+
+A step depends on its number alone: order, views, dropout and learning rate are functions of (seed, step), and
+everything else that lasts is a tensor in the checkpoint. So a training that was killed and taken up again gives the
+bits of one that was not (one process, the same machine and number of threads).
+
+Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019 (AdamW).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import patch_environment
+from torch import Tensor, nn
+
+from topwork.adaptation import Batch, Method
+from topwork.adaptation.feed import Feed, Setup, seed_of
+from topwork.errors import BadSetting
+from topwork.nn.ema import Ema, tensors_of
+from topwork.nn.schedule import warm_cosine
+from topwork.store.runs import Run
+from topwork.types import Watch
+
+FLUSH_SECONDS = 1.0  # between two looks at the losses: each look waits for a GPU
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that shapes a training, apart from its methods and its data."""
+
+    steps: int
+    batch: int = 64  # items per step, all processes together
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    rate: float = 1e-3  # peak learning rate
+    weight_decay: float = 0.05  # not for biases and norms
+    momentum: float = 0.9  # of sgd
+    warmup: float = 0.05  # share of the steps
+    clip: float = 3.0  # largest norm of the gradient
+    parts: int = 1  # a batch is worked on in so many parts: less memory, the same step
+    ema: float = 0.999  # of the weights that are handed back; 0: the last ones
+    precision: Literal["no", "bf16"] = "no"
+    device: str = "cpu"  # or what torch calls its accelerator
+    seed: int = 0
+
+
+def train(
+    trunk: nn.Module,
+    methods: Sequence[Method],
+    feed: Feed,
+    plan: Plan,
+    run: Run | None = None,
+    watch: Watch | None = None,
+) -> nn.Module:
+    """Train `trunk`, (B, 3, S, S) -> (B, D), by all methods at once, from where `run` was left; gives it back."""
+    watch, accelerator = watch or Watch(), _accelerator(plan)
+    torch.manual_seed(seed_of(plan.seed, "heads"))
+    whole = Together(trunk, methods, feed, plan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plain = optimizer_of(whole, plan)
+    model, optimizer = accelerator.prepare(whole, plain)
+    average = Ema(whole, plan.ema)
+    memory = Memory(whole, average, plain)
+    first = memory.restore(run) if run else 0
+    log = Log(run, watch, plan, first)
+    setup = Setup(plan.steps, plan.batch, plan.seed, plan.parts, str(accelerator.device),
+                  accelerator.process_index, accelerator.num_processes)  # fmt: skip
+    model.train()
+    with _stop_between_steps() as stop, contextlib.closing(feed.batches(methods, first, setup)) as batches:  # type: ignore[type-var]
+        for step, parts in batches:
+            rate = plan.rate * warm_cosine(step, plan.steps, plan.warmup)
+            for group in plain.param_groups:
+                group["lr"] = rate
+            for part, batch in enumerate(parts):
+                torch.manual_seed(seed_of(plan.seed, "dropout", step, part, accelerator.process_index))
+                with accelerator.autocast():
+                    terms = model(batch)
+                accelerator.backward(torch.stack(list(terms.values())).sum() / len(parts))
+                log.note(step, rate, terms)
+            accelerator.clip_grad_norm_(whole.parameters(), plan.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            whole.after(parts[-1])
+            average.update(step)
+            watch.progress("pretrain", step + 1, plan.steps)
+            save = stop.asked or step + 1 == plan.steps or (run is not None and run.due())
+            log.flush(step + 1, save)
+            if run and save and accelerator.is_main_process:
+                run.save(step + 1, memory.tensors())
+            if stop.asked:
+                raise KeyboardInterrupt
+    if plan.ema:
+        average.apply()
+    return whole.finish().eval()
+
+
+class Together(nn.Module):
+    """Several methods that share a trunk, as one module: what accelerate wraps."""
+
+    def __init__(self, trunk: nn.Module, methods: Sequence[Method], feed: Feed, plan: Plan) -> None:
+        super().__init__()
+        facts = feed.facts(width_of(trunk, feed.size_px), plan.steps, plan.seed)
+        self.methods = tuple(methods)
+        names = [type(method).__name__.lower() for method in methods]
+        several = [f"{name}{i if names.count(name) > 1 else ''}." for i, name in enumerate(names)]
+        self.owners = several if len(names) > 1 else [""]
+        self.models = nn.ModuleList(method.prepare(trunk, facts) for method in methods)
+
+    def forward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """All loss terms, under names that say whose they are where there are several methods."""
+        terms: dict[str, Tensor] = {}
+        for owner, method, model, batch in zip(self.owners, self.methods, self.models, batches, strict=True):
+            terms |= {f"{owner}{name}": value.float() for name, value in method.loss(model, batch).items()}
+        return terms
+
+    def after(self, batches: Sequence[Batch]) -> None:
+        """What the methods do after the optimiser's step."""
+        for method, model, batch in zip(self.methods, self.models, batches, strict=True):
+            method.after(model, batch)
+
+    def finish(self) -> nn.Module:
+        """The trunk; the first method says what it is."""
+        return self.methods[0].finish(self.models[0])
+
+
+def width_of(trunk: nn.Module, size_px: int) -> int:
+    """D, by asking; the trunk is left as it was."""
+    training, device = trunk.training, next(trunk.parameters()).device
+    with torch.no_grad():
+        width = trunk.eval()(torch.zeros(1, 3, size_px, size_px, device=device)).shape[1]
+    trunk.train(training)
+    return width
+
+
+def optimizer_of(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+    """The optimiser of what can learn; biases, norms and other 1-d parameters do not decay."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": plan.weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=plan.rate, momentum=plan.momentum, nesterov=plan.momentum > 0)
+    return torch.optim.AdamW(groups, lr=plan.rate)
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """All tensors that outlast a step, by name."""
+
+    model: nn.Module
+    average: Ema
+    optimizer: torch.optim.Optimizer
+
+    def tensors(self) -> dict[str, Tensor]:
+        """model.NAME, ema.NAME, optimizer.INDEX.NAME."""
+        found = {f"model.{name}": t for name, t in tensors_of(self.model).items()}
+        found |= {f"ema.{name}": t for name, t in self.average.tensors.items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            found |= {f"optimizer.{index}.{name}": t for name, t in slots.items() if t is not None}
+        return found
+
+    @torch.no_grad()
+    def restore(self, run: Run) -> int:
+        """Put the newest checkpoint in place; the number of steps that lie behind."""
+        kept = run.load()
+        if kept is None:
+            return 0
+        for prefix, live in (("model.", tensors_of(self.model)), ("ema.", self.average.tensors)):
+            for name, tensor in live.items():
+                tensor.copy_(kept[prefix + name])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in kept.items():
+            if name.startswith("optimizer."):
+                _, index, slot = name.split(".")
+                slots.setdefault(int(index), {})[slot] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        return run.step
+
+
+@dataclass
+class Log:
+    """Loss terms on their way to the run's log and to whoever watches; a loss that is not finite ends the training."""
+
+    run: Run | None
+    watch: Watch
+    plan: Plan
+    first: int
+    _waiting: list[tuple[int, float, dict[str, Tensor]]] = field(default_factory=list)
+    _flushed: float = field(default_factory=time.monotonic)
+    _began: float = field(default_factory=time.monotonic)
+    _said: int = 0
+
+    def note(self, step: int, rate: float, terms: dict[str, Tensor]) -> None:
+        """Terms of one part of a step; nothing is waited for."""
+        self._waiting.append((step, rate, {name: value.detach() for name, value in terms.items()}))
+
+    def flush(self, done: int, now: bool) -> None:
+        """Look at the losses, at times."""
+        if not (now or time.monotonic() - self._flushed >= FLUSH_SECONDS):
+            return
+        lines: dict[int, dict[str, Any]] = {}
+        for step, rate, terms in self._waiting:
+            line = lines.setdefault(step, {"step": step, "rate": rate})
+            for name, value in terms.items():
+                line[name] = line.get(name, 0.0) + value.item() / self.plan.parts
+        seconds = self.run.elapsed() if self.run else time.monotonic() - self._began
+        for step, line in lines.items():
+            if not all(math.isfinite(value) for value in line.values()):
+                raise BadSetting(
+                    f"The loss was not finite any more at step {step} of {self.plan.steps}: the training diverged. "
+                    f"A smaller learning rate than {self.plan.rate:g} (--rate) helps"
+                )
+            line["seconds"] = round(seconds, 3)
+        if self.run and lines:
+            self.run.log(list(lines.values()))
+        self._say(done, list(lines.values()))
+        self._waiting, self._flushed = [], time.monotonic()
+
+    def _say(self, done: int, lines: list[dict[str, Any]]) -> None:
+        """A line per tenth of the way."""
+        tenth = 10 * done // self.plan.steps
+        if tenth <= self._said or not lines:
+            return
+        self._said = tenth
+        pace = (time.monotonic() - self._began) / max(1, done - self.first)
+        shown = [name for name in lines[-1] if name not in ("step", "rate", "seconds")]
+        means = ", ".join(f"{name} {sum(line[name] for line in lines) / len(lines):.3f}" for name in shown)
+        left = pace * (self.plan.steps - done)
+        self.watch.say(
+            f"step {done:,} of {self.plan.steps:,}: {means}; {self.plan.batch / pace:,.0f} images/s, {_span(left)} left"
+        )
+
+
+def pace(
+    build: Callable[[], nn.Module], methods: Sequence[Method], feed: Feed, plan: Plan, most_seconds: float
+) -> float:
+    """Seconds per step, measured on real steps of a copy that is thrown away; the first three are not counted."""
+    ends: list[float] = []
+
+    def tick(*_: object) -> None:
+        ends.append(time.monotonic())
+        enough = len(ends) >= 6 and ends[-1] - ends[0] > most_seconds
+        if enough:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        train(build(), methods, feed, dataclasses.replace(plan, steps=200), None, Watch(progress=tick))
+    return (ends[-1] - ends[2]) / (len(ends) - 3)
+
+
+class _Enough(Exception):
+    pass
+
+
+@dataclass
+class _Stop:
+    asked: bool = False
+
+
+@contextlib.contextmanager
+def _stop_between_steps() -> Iterator[_Stop]:
+    """Ctrl-C waits for the end of the step, so that a checkpoint can be written; a second one does not."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(*_: object) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _accelerator(plan: Plan) -> Accelerator:
+    """accelerate keeps one state per process; a second training may want another device."""
+    cpu = plan.device == "cpu"
+    known = AcceleratorState._shared_state
+    if known and (known["device"].type != plan.device.split(":")[0] or known["_mixed_precision"] != plan.precision):
+        AcceleratorState._reset_state(reset_partial_state=True)
+    named = {} if cpu or ":" not in plan.device else {"ACCELERATE_TORCH_DEVICE": plan.device}
+    with patch_environment(**named):
+        return Accelerator(cpu=cpu, mixed_precision=plan.precision)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
