@@ -18,8 +18,9 @@ import onnxruntime as ort
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
+from topwork.backbones.folder_write import multiply_adds
 from topwork.backbones.trunk import TimmTrunk
 
 GRIDS = {1: 4, 2: 4, 3: 2}  # stage: cells a side
@@ -87,7 +88,7 @@ def export(student: nn.Module, name: str, size_px: int, out: Path, facts: dict) 
         gap = float(np.abs(ours - trunk(x).numpy()).max())
     print(f"onnxruntime against torch: {gap:.1e}", flush=True)
 
-    macs = multiply_adds(student, size_px)
+    macs = multiply_adds(student, x[:1])
     files = {}
     for file in ("model.safetensors", "model.onnx"):
         content = (out / file).read_bytes()
@@ -140,18 +141,3 @@ def living_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
             needed.update(node.input)
             living.append(node)
     return living[::-1]
-
-
-def multiply_adds(model: nn.Module, size_px: int) -> int:
-    """Multiply-adds of the convolutions and linear layers for one image."""
-    total = []
-
-    def count(layer: nn.Module, _: object, output: Tensor) -> None:
-        total.append(output.numel() // output.shape[1] * layer.weight.numel())
-
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    with torch.no_grad():
-        model(torch.zeros(1, 3, size_px, size_px))
-    for hook in hooks:
-        hook.remove()
-    return sum(total)
