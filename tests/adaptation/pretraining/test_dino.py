@@ -199,6 +199,6 @@ def test_half_precision():
 
 @pytest.mark.slow
 def test_a_short_training_beats_random():
-    """Sharper targets and a quicker centre than by default: 100 steps are few (with the defaults it is -0.8 to +8.3)."""
+    """Sharper targets and a quicker centre than by default, as 100 steps are few: with the defaults -0.8 to +8.3."""
     sharp = "local=0, prototypes=256, centre_momentum=0.5, first_teacher_temperature=0.03, teacher_temperature=0.03"
     assert beats_random(f"dino({sharp})", steps=100).low > 0
