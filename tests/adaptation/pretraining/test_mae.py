@@ -255,7 +255,7 @@ def test_half_precision(build):
 @pytest.mark.slow
 @pytest.mark.parametrize(("spec", "steps", "arch", "options"), [
     ("mae", 120, "test_resnet", {"output_stride": 8}),
-    ("mae(width=48, depth=1)", 300, "vit_tiny_patch16_224", {
+    ("mae(width=48, depth=1, mask=0.5)", 300, "vit_tiny_patch16_224", {
         "img_size": 32, "patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 3, "class_token": False,
         "global_pool": "avg",
     }),
