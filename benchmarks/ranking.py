@@ -201,8 +201,9 @@ def report(
 ) -> int:
     """Tables; whether the figure is reached."""
     names = list(todo)
-    biggest = max(range(len(names)), key=lambda k: (list(todo.values())[k].parameters, -k))
-    imagenet = max(range(len(names)), key=lambda k: list(todo.values())[k].imagenet or 0)
+    known = list(todo.values())
+    biggest = max(range(len(names)), key=lambda k: (known[k].parameters, known[k].imagenet or 0))
+    imagenet = max(range(len(names)), key=lambda k: known[k].imagenet or 0)
     rng = np.random.default_rng(0)
     drawn = {one.name: rng.integers(0, len(one.y), (DRAWS, len(one.y))) for one in shown}
     rules = {f"biggest: {names[biggest]}": biggest, f"best on ImageNet: {names[imagenet]}": imagenet}

@@ -271,3 +271,28 @@ def test_ranking_with_the_bundled_backbone_loads_no_torch(photos, tmp_path):
     code = f"import topwork, sys; topwork.rank({str(photos)!r}, backbones='bundled'); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {})
     assert done.returncode == 0, done.stderr
+
+
+def test_scale_of_the_evidence():
+    evidence = np.array([0.5, 0.7, 0.9])
+    assert choosing.slope_of(evidence, 0.3 + 0.6 * evidence) == pytest.approx(0.6, abs=0.01)
+    assert choosing.slope_of(np.array([0.90, 0.901]), np.array([0.92, 0.91])) == pytest.approx(1, abs=0.03)
+    assert choosing.slope_of(np.array([0.9]), np.array([0.9])) == 1
+
+
+def test_expectations_lie_near_what_was_measured(ranked):
+    for one in ranked[0]["candidates"]:
+        assert one["expected"]["value"] == pytest.approx(one["metrics"]["accuracy"]["value"], abs=0.06)
+
+
+def test_paired_difference_is_of_right_and_wrong():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 300)
+    folds = [np.arange(300) % 5, (np.arange(300) // 5) % 5]
+    good, bad = ([np.eye(3)[np.where(rng.random(300) < p, y, (y + 1) % 3)] for _ in folds] for p in (0.9, 0.7))
+    value, low, high = choosing.paired(good, bad, y, folds)
+    assert value == pytest.approx(choosing.accuracy_of(good, y) - choosing.accuracy_of(bad, y))
+    assert low < value < high
+    same, low, high = choosing.paired(good, good, y, folds)
+    assert same == 0
+    assert low < 0 < high

@@ -38,6 +38,7 @@ from topwork.types import VERSION, Backbone, Choice, Dataset, Features, Metric, 
 SAMPLE = 1000  # images
 LEAST = 20  # below that nothing can be said
 FOLDS, REPEATS = 5, 2
+ALIKE = 0.03  # candidates whose evidence differs by less say nothing about its scale
 SHARE = 1 / 2  # of what is left of a fit's budget
 ANY = Limits()
 AGREEING = ("logme", "hscore", "knn")  # scores that may draw the probe's estimates: comparable across widths
@@ -68,6 +69,7 @@ class Ranking:
     best: Best  # in the order of `candidates`
     left_out: tuple[Skipped, ...]
     sample: Dataset
+    difference: tuple[float, float, float] | None  # accuracy of the pick less that of the runner-up, low, high: paired
 
     @property
     def pick(self) -> Measured:
@@ -83,10 +85,11 @@ class Ranking:
     def reason(self) -> str:
         """Why this one, how sure, and what the next would cost: one line."""
         at, other = self.best.pick, self.runner_up
-        said = f"{100 * self.best.expected[at]:.1f} % expected on {len(self.sample):,} images"
-        if other is None:
+        accuracy = self.pick.metrics["accuracy"]
+        said = f"{100 * accuracy.value:.1f} % right on {len(self.sample):,} images, cross-validated"
+        if other is None or self.difference is None:
             return f"{said}; nothing else was measured"
-        d, low, high = (100 * value + 0.0 for value in self.best.difference)
+        d, low, high = (100 * value + 0.0 for value in self.difference)
         ratio = other.latency.single / self.pick.latency.single
         pace = f"{ratio:.1f} times as slow" if ratio >= 1 else f"{1 / ratio:.1f} times as fast"
         why = "best expected accuracy" if at == int(np.argmax(self.best.expected)) else "as good as the best and faster"
@@ -206,14 +209,40 @@ def judge(
 ) -> Best:
     """The decision between candidates that saw the same items: differences of evidence, on the level of accuracy."""
     each = np.stack(evidence)
-    level = np.mean([z.argmax(axis=1) == y for repeats in held_out for z in repeats], axis=0)  # (N,)
+    right = np.array([[z.argmax(axis=1) == y for z in repeats] for repeats in held_out]).mean(axis=1)  # (K, N)
+    each = each * slope_of(each.mean(axis=1), right.mean(axis=1))
     top = held_out[int(each.mean(axis=1).argmax())]
     widen = widening([_said(z, y) for z in top], folds)
-    return decide(each, costs, guess, level=level, widen=widen, tolerance=tolerance, seed=seed)
+    return decide(each, costs, guess, level=right.mean(axis=0), widen=widen, tolerance=tolerance, seed=seed)
 
 
-def choose_for_fit(dataset: Dataset, store: Store | None, deadline: float, watch: Watch, **extraction: Any) -> Choice:
-    """The backbone of `fit --backbone auto`: the best of what is here and fits into the budget, with its reason."""
+def paired(
+    first: Sequence[NDArray[np.float32]],
+    second: Sequence[NDArray[np.float32]],
+    y: NDArray[Any],
+    folds: Sequence[NDArray[Any]],
+) -> tuple[float, float, float]:
+    """Accuracy of the first less that of the second on the same items, with its 95 % interval."""
+    each = [np.mean([z.argmax(axis=1) == y for z in repeats], axis=0) for repeats in (first, second)]
+    d = each[0] - each[1]
+    widen = widening([_said(z, y) for z in first], folds)
+    spread = 1.96 * math.sqrt(widen * (float(d.var()) + 1 / (len(d) + 2)) / len(d))  # an item's worth of doubt
+    return float(d.mean()), float(d.mean()) - spread, float(d.mean()) + spread
+
+
+def slope_of(evidence: NDArray[np.float64], accuracy: NDArray[np.float64]) -> float:
+    """Points of accuracy for a point of evidence, by least squares over candidates; near 1 where they hardly differ."""
+    e, a = evidence - evidence.mean(), accuracy - accuracy.mean()
+    return float(np.clip((e @ a + ALIKE**2) / (e @ e + ALIKE**2), 0.25, 1.5))
+
+
+def choose_for_fit(
+    dataset: Dataset, store: Store | None, deadline: float, watch: Watch, *, held_out: bool = True, **extraction: Any
+) -> Choice:
+    """The backbone of `fit --backbone auto`: the best of what is here and fits into the budget, with its reason.
+
+    Without held-out items the score will come from the same items that the choice was made on, and the reason says so.
+    """
     bundled = "needs no download and no torch; name another with --backbone"
     specs = available(pixels=False)
     if len(specs) < 2:
@@ -228,9 +257,10 @@ def choose_for_fit(dataset: Dataset, store: Store | None, deadline: float, watch
     if len(found.candidates) == 1:
         why = "; ".join(f"{s.item} left out: {s.reason}" for s in found.left_out)
         return Choice("backbone", found.pick.spec, f"{bundled} ({why})" if found.pick.spec == "bundled" else why)
-    return Choice(
-        "backbone", found.pick.spec, f"{found.reason} ({len(found.candidates)} measured; --backbone names one)"
-    )
+    why = f"{found.reason} ({len(found.candidates)} measured; --backbone names one)"
+    if not held_out:
+        why += ". Cross-validation measures the model on the same images, so its score flatters it a little"
+    return Choice("backbone", found.pick.spec, why)
 
 
 def _measure_one(
@@ -328,7 +358,12 @@ def _decided(
 
     first = best_of(range(len(measured)))
     order = np.lexsort((np.arange(len(measured)), -first.expected)).tolist()
-    return Ranking(tuple(measured[k] for k in order), best_of(order), tuple(left), sample)
+    best = best_of(order)
+    gap = None
+    if best.runner_up is not None:
+        first, second = (held_out[order[at]] for at in (best.pick, best.runner_up))
+        gap = paired(first, second, labels[rows], [part[rows] for part in folds])
+    return Ranking(tuple(measured[k] for k in order), best, tuple(left), sample, gap)
 
 
 def _said(z: NDArray[np.float32], y: NDArray[Any]) -> Predictions:
@@ -349,7 +384,7 @@ def _line(one: Measured) -> str:
 def tell(found: Ranking, **facts: Any) -> dict[str, Any]:
     """The numbers of a ranking: what the page, the terminal and --json show."""
     best, sample = found.best, found.sample
-    front = frontier([(one.latency.single, float(e)) for one, e in zip(found.candidates, best.expected, strict=True)])
+    front = frontier([(one.latency.single, one.metrics["accuracy"].value) for one in found.candidates])
     return {
         "topwork": VERSION,
         "kind": "ranking",
@@ -385,7 +420,7 @@ def tell(found: Ranking, **facts: Any) -> dict[str, Any]:
         ],
         "pick": found.pick.spec,
         "runner_up": found.runner_up.spec if found.runner_up else None,
-        "difference": dict(zip(("value", "low", "high"), best.difference, strict=True)) if found.runner_up else None,
+        "difference": dict(zip(("value", "low", "high"), found.difference, strict=True)) if found.difference else None,
         "reason": found.reason,
         "left_out": [dataclasses.asdict(one) for one in found.left_out],
     }

@@ -139,7 +139,9 @@ def fit(
 
         with clock("rank"):
             learnt = ground.dataset.take(ground.train)
-            chosen = choose_for_fit(learnt, store, deadline, watch, batch_size=batch_size, engine=engine)
+            chosen = choose_for_fit(
+                learnt, store, deadline, watch, held_out=len(ground.held) > 0, batch_size=batch_size, engine=engine
+            )
         choices.append(chosen)
         watch.say(str(chosen))
         plans = ladder.plan(steps, chosen.value)

@@ -12,7 +12,7 @@ from topwork.evaluation.charts import name_spots
 def pareto(candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Points with the side on which their name fits, both axes, and the front as a path in a 100 x 100 box."""
     points = [
-        {**one["expected"], "name": one["name"], "seconds": max(one["latency"]["single"], 1e-6), "one": one}
+        {**one["metrics"]["accuracy"], "name": one["name"], "seconds": max(one["latency"]["single"], 1e-6), "one": one}
         for one in candidates
     ]
     if len(points) < 2:

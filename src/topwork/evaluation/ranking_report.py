@@ -72,15 +72,16 @@ def sentences(n: Mapping[str, Any]) -> list[str]:
     """What to take, why, how sure, and what the next one would cost."""
     pick = next(one for one in n["candidates"] if one["pick"])
     other = next((one for one in n["candidates"] if one["runner_up"]), None)
+    accuracy = pick["metrics"]["accuracy"]
     best = max(n["candidates"], key=lambda one: one["expected"]["value"])
     said = [
-        f"Take {pick['spec']}: {wording.percent(pick['expected']['value'])} of images right is expected "
-        f"(95\u202f% interval {wording.interval('accuracy', pick['expected'])}), at "
+        f"Take {pick['spec']}: right on {wording.percent(accuracy['value'])} of the sample, cross-validated "
+        f"(95\u202f% interval {wording.interval('accuracy', accuracy)}), at "
         f"{wording.milliseconds(pick['latency']['single'])} an image on one thread."
     ]
     if other is None:
         return [*said, "Nothing else was measured, so there was nothing to choose from."]
-    why = "It has the highest expected accuracy"
+    why = "It is expected to be the most accurate"
     if best is not pick:
         gap = 100 * (best["expected"]["value"] - pick["expected"]["value"])
         why = f"{best['spec']} is expected to be {gap:.2f} points better, too little to pay for its time"
@@ -110,13 +111,13 @@ def terminal(numbers: Mapping[str, Any], path: str = "") -> RenderableType:
     n = clean(numbers)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), expand=False)
     table.add_column("backbone", overflow="fold")
-    for name in ("expected", "95\u202f% interval", "best?", "an image", "size"):
+    for name in ("accuracy", "95\u202f% interval", "best?", "an image", "size"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in n["candidates"]:
         cells = (
             f"{one['spec']}{'' if one['front'] else ' *'}",
-            wording.percent(one["expected"]["value"]),
-            wording.interval("accuracy", one["expected"]),
+            wording.percent(one["metrics"]["accuracy"]["value"]),
+            wording.interval("accuracy", one["metrics"]["accuracy"]),
             f"{one['chance']:.2f}",
             wording.milliseconds(one["latency"]["single"]),
             f"{one['bytes'] / 1e6:.1f}\u202fMB",
