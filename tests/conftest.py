@@ -1,6 +1,7 @@
 """What every test may count on: no network, its own cache, small photos made on the spot."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+for hub in ("HF_HOME", "TORCH_HOME"):  # what the user has downloaded is not ranked or listed here
+    os.environ[hub] = os.path.join(tempfile.gettempdir(), "topwork-tests-without-hubs", hub)
 SHARED = Path(__file__).parents[2] / "shared"
 
 
