@@ -1,7 +1,7 @@
 """The one registry: a file in a room's folder is a name; other packages add names through entry points.
 
     names("adaptation.probe")                      -> ("knn", "logistic", ...)
-    make("adaptation.probe", "logistic(l2=0.1)")   -> Logistic(l2=0.1)
+    make("adaptation.probe", "logistic(l2=0.1)")   -> Logistic(l2=0.1), as is "logistic(0.1)" where l2 comes first
 
 `logistic.py` holds the class `Logistic` (file name in CamelCase): a frozen dataclass whose fields are its options.
 Specs are literals, checked against the listing before anything is imported; nothing in them is ever executed.
@@ -46,18 +46,30 @@ def summaries(room: str) -> dict[str, str]:
 
 def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """Split "name(option=literal, ...)" into its name and options."""
-    complaint = BadSetting(f"'{spec}' is not a spec. Expected name or name(option=value, ...), e.g. logistic(l2=0.1)")
+    name, values, options = _call(spec)
+    if values:
+        raise _complaint(spec)
+    return name, options
+
+
+def _call(spec: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """Split "name(literal, ..., option=literal, ...)" into its name, values in order, and options."""
     try:
         call = ast.parse(spec.strip(), mode="eval").body
         if isinstance(call, ast.Name):
-            return call.id, {}
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
+            return call.id, [], {}
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
             options = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
             if None not in options:  # f(**options)
-                return call.func.id, {str(name): value for name, value in options.items()}
+                values = [ast.literal_eval(value) for value in call.args]
+                return call.func.id, values, {str(name): value for name, value in options.items()}
     except (SyntaxError, ValueError) as error:
-        raise complaint from error
-    raise complaint
+        raise _complaint(spec) from error
+    raise _complaint(spec)
+
+
+def _complaint(spec: str) -> BadSetting:
+    return BadSetting(f"'{spec}' is not a spec. Expected name or name(option=value, ...), e.g. logistic(l2=0.1)")
 
 
 def find(room: str, name: str) -> Any:
@@ -71,11 +83,18 @@ def find(room: str, name: str) -> Any:
 
 
 def make(room: str, spec: str) -> Any:
-    """The instance that a spec describes; unknown options are named together with those that exist."""
-    name, options = parse(spec)
+    """The instance that a spec describes; values without a name go to the options in their order.
+
+    Unknown options are named together with those that exist.
+    """
+    name, values, options = _call(spec)
     kind = find(room, name)
-    known = [f.name for f in dataclasses.fields(kind) if f.init]
+    fields = [f for f in dataclasses.fields(kind) if f.init]
+    known, ordered = [f.name for f in fields], [f.name for f in fields if not f.kw_only]
     unknown = sorted(options.keys() - set(known))
     if unknown:
         raise BadSetting(f"{room}.{name} has no option {', '.join(unknown)}. Its options: {', '.join(known) or 'none'}")
-    return kind(**options)
+    named = dict(zip(ordered, values, strict=False))
+    if len(values) > len(ordered) or named.keys() & options.keys():
+        raise BadSetting(f"{spec}: too many values. The options of {room}.{name}: {', '.join(known) or 'none'}")
+    return kind(**named, **options)

@@ -1,16 +1,26 @@
 """Ways to adapt a pretrained trunk to a new task, or to make one; one folder per role of a method.
 
-probe/        heads solved on frozen, cached features, with no training loop
-pretraining/  objectives that make a trunk: supervised, simclr, barlow_twins, dino, mae, distillation, multi_source
-feed.py       items in the order of an epoch, as views: every batch a function of its step
-loop.py       the one training loop; it asks every method the same few questions:
+probe/           heads solved on frozen, cached features, with no training loop
+pretraining/     objectives that make a trunk: supervised, simclr, barlow_twins, dino, mae, distillation, multi_source
+tuning/          what of a trunk and its head may learn, and how: last_stages, full, lp_ft, lora, ...
+regularization/  what holds a tuning near its start or evens it out: l2_sp, delta, bss, ...
+losses/          what a wrong answer costs: cross_entropy, focal, logit_adjusted, ...
+augmentation/    what the items look like while they are learnt: views, mixup, cutmix, ...
+robust/          learning from the worst of all small changes
+feed.py          items in the order of an epoch, as views: every batch a function of its step
+graft.py         a trunk with a new top, and the method that tunes it by any number of techniques
+loop.py          the one training loop; it asks every method the same few questions:
 
     model = method.prepare(trunk, facts)       add heads, freeze, remember the start
+    rates = method.rates(model)                which parameters learn slower or faster than the others
     terms = method.loss(model, batch)          named loss terms; the loop sums them and logs each by name
     method.after(model, batch)                 after the optimiser's step: moving averages, queues kept in buffers
     trunk = method.finish(model)               what is left when the training-time parts are taken off
 
-Everything that a method draws at random comes from `batch.generator`, everything that it remembers is a parameter or a
+Pretraining objectives are methods. A tuning is one method (`graft.Tune`) made of techniques, which are asked the same
+questions about a model that is there already: "last_stages(1) + l2_sp + mixup".
+
+Everything that is drawn at random comes from `batch.generator`, everything that is remembered is a parameter or a
 buffer of the model: then a training that was killed and resumed gives the bits of one that was not.
 """
 
@@ -26,6 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from topwork.adaptation.graft import Answer, Grafted
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -40,20 +52,24 @@ class Facts:
     seed: int = 0
     moments: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=dict)
     """Mean and standard deviation over the items of every extra: arrays of the shape that `extras` says."""
+    counts: tuple[int, ...] = ()  # (C,) items of each class of the labelled source, where there is one
+    multilabel: bool = False  # an item may have several labels
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """What a loss is asked about. B items, V views of each."""
 
-    views: tuple[Tensor, ...]  # V of (B, 3, S, S) float32, normalised, in the order of the method's `views`
+    views: tuple[Tensor, ...]  # V of (B, 3, S, S) float32, normalised, in the order of the method's `views`; while a
+    # part of the trunk is frozen and cached: what goes into the rest of it, any number of float32 (B, ...)
     rows: Tensor  # (B,) int64: numbers of the items
-    targets: Tensor  # (B,) int64 class of each item within its source; -1: not labelled
+    targets: Tensor  # (B,) int64 class of each item within its source; -1: not labelled. Or (B, C) float32: shares
     source: Tensor  # (B,) int64: which labelled source an item comes from; 0 when there is one
     extras: Mapping[str, Tensor]  # per item, float32 (B, ...), e.g. "teacher" features
     step: int  # 0 .. steps - 1
     done: float  # share of the training that lies behind: step / steps
     generator: torch.Generator  # CPU; seeded by (seed, step): the only source of randomness in a loss
+    multilabel: bool = False  # targets are (B, C), each label by itself
 
 
 class Method:
@@ -78,6 +94,10 @@ class Method:
         """A model with `.trunk`, and the heads that the loss needs; raises BadSetting for a trunk that cannot do it."""
         raise NotImplementedError
 
+    def rates(self, model: nn.Module) -> Mapping[str, float]:
+        """Multiples of the learning rate by beginnings of parameter names, the longest that fits; {}: 1 for all."""
+        return {}
+
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Scalar terms by name; their sum is minimised."""
         raise NotImplementedError
@@ -88,3 +108,36 @@ class Method:
     def finish(self, model: nn.Module) -> nn.Module:
         """The trunk alone."""
         return model.trunk  # type: ignore[return-value]
+
+
+class Technique:
+    """One thing that shapes a tuning: a frozen dataclass whose fields are its options, with any of these.
+
+    Several of them share one model (`graft.Grafted`: trunk, neck, head) and one forward pass per batch. They are asked
+    in the order in which they were named; the first is of tuning/ and says what may learn.
+    """
+
+    def prepare(self, model: Grafted, facts: Facts) -> None:
+        """Freeze, inject, remember the start as buffers; raises BadSetting for a model that cannot do it."""
+
+    def rates(self, model: Grafted) -> Mapping[str, float]:
+        """Multiples of the learning rate by beginnings of parameter names; those of several techniques multiply."""
+        return {}
+
+    def inputs(self, model: Grafted, batch: Batch) -> Batch:
+        """The batch as the model shall see it: mixed, masked, attacked; `targets` may become shares (B, C)."""
+        return batch
+
+    def task(self, answer: Answer, batch: Batch) -> Tensor | None:
+        """The scalar task loss, where this technique is one; else None."""
+        return None
+
+    def loss(self, model: Grafted, batch: Batch, answer: Answer) -> dict[str, Tensor]:
+        """Further scalar terms by name."""
+        return {}
+
+    def after(self, model: Grafted, batch: Batch) -> None:
+        """Called after every optimiser step."""
+
+    def finish(self, model: Grafted) -> None:
+        """Take off what was needed for training only: afterwards trunk, neck and head are what is shipped."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from topwork.adaptation import Batch, Facts, Method
-from topwork.adaptation.pretraining._options import Check, pairs
+from topwork.adaptation.options import Check, pairs
 from topwork.nn.projector import Projected, projector
 
 if TYPE_CHECKING:

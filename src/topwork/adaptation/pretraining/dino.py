@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topwork.adaptation import Batch, Facts, Method
-from topwork.adaptation.pretraining._options import Check
+from topwork.adaptation.options import Check
 from topwork.errors import BadSetting
 from topwork.modalities.image_views import RECIPES
 from topwork.nn.projector import projector

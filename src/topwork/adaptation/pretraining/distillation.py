@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topwork.adaptation import Batch, Facts, Method
-from topwork.adaptation.pretraining._options import Check
+from topwork.adaptation.options import Check
 
 FLOOR = 0.01  # of the mean deviation: a feature that hardly ever varies must not dominate
 TINY = 1e-12

@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topwork.adaptation import Batch, Facts, Method
-from topwork.adaptation.pretraining._options import Check
+from topwork.adaptation.options import Check
 from topwork.errors import BadSetting
 from topwork.nn.masked_image import error, hidden, normalised, patches
 from topwork.nn.projector import linear

@@ -16,7 +16,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from topwork.adaptation import Batch, Facts, Method
-from topwork.adaptation.pretraining._options import Check
+from topwork.adaptation.options import Check
 from topwork.adaptation.pretraining.supervised import summed
 from topwork.errors import BadSetting
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from topwork.adaptation import Batch, Facts, Method
-from topwork.adaptation.pretraining._options import Check, pairs
+from topwork.adaptation.options import Check, pairs
 from topwork.nn.projector import Projected, projector
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topwork.adaptation import Batch, Facts, Method
-from topwork.adaptation.pretraining._options import Check
+from topwork.adaptation.options import Check
 from topwork.errors import BadSetting
 
 

@@ -1,0 +1,233 @@
+"""A trunk with a new top, and the method that tunes it by any number of techniques.
+
+    z = neck(trunk(x))  (B, D)        logits = head(z)  (B, C)        L = task(logits, y) + further terms
+
+What does not learn stands still: modules without a parameter that learns are in eval mode, so that neither their
+batch statistics nor their dropout move while the rest is trained.
+
+    Tune(techniques, head)     the first technique says what may learn (tuning/); the others add to it. The task loss is
+                               that of the first technique that has one, else cross-entropy (several labels: binary)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from topwork import plugins
+from topwork.adaptation import Batch, Facts, Method, Technique
+from topwork.errors import BadSetting, UnknownName
+
+TUNING = "adaptation.tuning"
+ROOMS = (TUNING, "adaptation.regularization", "adaptation.losses", "adaptation.augmentation", "adaptation.robust")
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a model says of a batch, with gradients."""
+
+    features: Tensor  # (B, D)
+    logits: Tensor  # (B, C)
+
+
+class Grafted(nn.Module):
+    """A trunk, perhaps layers between, and a linear head."""
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        head: nn.Linear,
+        neck: nn.Module | None = None,
+        stages: Sequence[Sequence[str]] = (),
+        shares: Sequence[float] = (),
+    ) -> None:
+        """`stages`: names of the trunk's modules in the order in which data go through them, a list per stage.
+
+        `shares`: of the multiply-adds of every stage; () where what is frozen was taken off the trunk.
+        """
+        super().__init__()
+        self.trunk, self.neck, self.head = trunk, neck or nn.Identity(), head
+        self.stages = tuple(tuple(stage) for stage in stages) or tuple((n,) for n, _ in trunk.named_children())
+        self.shares = tuple(shares)
+        self.still: set[nn.Module] = set()  # modules that stay in eval mode though they may learn
+
+    def forward(self, *views: Tensor) -> Answer:
+        """Images, or what goes into the part of the trunk that is not cached."""
+        features = self.neck(self.trunk(*views))
+        return Answer(features, self.head(features))
+
+    def train(self, mode: bool = True) -> Grafted:
+        """Training mode for what learns, eval mode for what does not."""
+        super().train(mode)
+        if mode:
+            _settle(self, False, self.still)
+        return self
+
+
+def _settle(module: nn.Module, frozen: bool, still: set[nn.Module]) -> None:
+    own = list(module.parameters())
+    frozen = not any(p.requires_grad for p in own) if own else frozen
+    module.training = not frozen and module not in still
+    for child in module.children():
+        _settle(child, frozen or module in still, still)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope(Technique):
+    """A technique of tuning/: what learns, how long and how fast; None is left to us."""
+
+    epochs: int | None = None
+    rate: float | None = None  # peak learning rate of the trunk
+    batch: int | None = None
+    optimizer: str = "adamw"  # or adam, sgd
+    weight_decay: float = 0.01
+    ema: float = 0.0  # decay of the moving average of the weights; 0: the last ones
+    head: str = "probe"  # where the head begins: the solved probe, or "new"
+    head_rate: float = 1.0  # multiple of the trunk's rate
+    norms: str = "train"  # or "frozen": batch statistics stay those of the pretraining
+    patience: int = 0  # epochs without a smaller log loss on items kept aside, after which it ends; 0: none are
+
+    def check(self) -> list[str]:
+        """What is wrong with the shared options."""
+        return [
+            problem
+            for good, problem in (
+                (self.epochs is None or (type(self.epochs) is int and self.epochs >= 1), f"epochs={self.epochs!r}"),
+                (self.rate is None or 0 < self.rate < float("inf"), f"rate={self.rate!r}"),
+                (self.batch is None or (type(self.batch) is int and self.batch >= 2), f"batch={self.batch!r}"),
+                (self.optimizer in ("adamw", "adam", "sgd"), f"optimizer={self.optimizer!r}"),
+                (0 <= self.weight_decay < float("inf"), f"weight_decay={self.weight_decay!r}"),
+                (0 <= self.ema < 1, f"ema={self.ema!r}"),
+                (self.head in ("probe", "new"), f"head={self.head!r}"),
+                (0 < self.head_rate < float("inf"), f"head_rate={self.head_rate!r}"),
+                (self.norms in ("train", "frozen"), f"norms={self.norms!r}"),
+                (type(self.patience) is int and self.patience >= 0, f"patience={self.patience!r}"),
+            )
+            if not good
+        ]
+
+    def __post_init__(self) -> None:
+        if problems := self.check():
+            raise BadSetting(f"{type(self).__name__}: {'; '.join(problems)} cannot be. See `topwork list tuning`")
+
+    def boundary(self, stages: Sequence[float]) -> int:
+        """How many stages from below are frozen for good; `stages` are their shares of the multiply-adds."""
+        return 0
+
+    def prepare(self, model: Grafted, facts: Facts) -> None:
+        """Everything learns."""
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        self.settle_norms(model)
+
+    def settle_norms(self, model: Grafted) -> None:
+        """Leave batch statistics as they are, if so asked."""
+        if self.norms == "frozen":
+            model.still |= {m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+
+    def rates(self, model: Grafted) -> Mapping[str, float]:
+        """The head's."""
+        return {"head.": self.head_rate}
+
+
+def techniques(spec: str) -> tuple[Technique, ...]:
+    """Of "last_stages(1) + l2_sp + mixup(alpha=0.2)"; raises BadSetting or UnknownName."""
+    parts = [part.strip() for part in _split(spec)]
+    made = []
+    for at, part in enumerate(parts):
+        name = part.partition("(")[0].strip()
+        rooms = ROOMS[:1] if at == 0 else ROOMS[1:]
+        room = next((room for room in rooms if name in plugins.names(room)), None)
+        if room is None:
+            raise UnknownName.among(name, "techniques", sorted(n for r in rooms for n in plugins.names(r)))
+        made.append(plugins.make(room, part))
+    return tuple(made)
+
+
+def is_tuning(spec: str) -> bool:
+    """Whether a step's spec begins with a technique of tuning/; nothing is imported."""
+    return spec.partition("(")[0].partition("+")[0].strip() in plugins.names(TUNING)
+
+
+def _split(spec: str) -> list[str]:
+    """Split at the plus signs outside brackets."""
+    parts, depth = [""], 0
+    for letter in spec:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "+" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+@dataclass(frozen=True, eq=False)
+class Tune(Method):
+    """A tuning: techniques on one model."""
+
+    parts: tuple[Technique, ...]
+    weight: NDArray[np.float32]  # (D, C) of the head to begin with
+    bias: NDArray[np.float32]  # (C,)
+    stages: tuple[tuple[str, ...], ...] = ()  # of the trunk, for Grafted
+    shares: tuple[float, ...] = ()
+    views: tuple[str, ...] = ("light",)
+    needs_labels: bool = field(default=True, init=False)
+
+    def prepare(self, trunk: nn.Module, facts: Facts) -> nn.Module:
+        """The trunk with its head, made ready by every technique in turn."""
+        features, classes = self.weight.shape
+        head = nn.Linear(features, classes, device=next(trunk.parameters()).device)
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(self.weight.T))
+            head.bias.copy_(torch.from_numpy(self.bias))
+        model = Grafted(trunk, head, stages=self.stages, shares=self.shares)
+        for part in self.parts:
+            part.prepare(model, facts)
+        return model
+
+    def rates(self, model: nn.Module) -> Mapping[str, float]:
+        """The product of what the techniques say, parameter by parameter."""
+        said = [part.rates(model) for part in self.parts]  # type: ignore[arg-type]
+        return {name: float(np.prod([longest(rates, name) for rates in said])) for name, _ in model.named_parameters()}
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """The task's loss, and the techniques' terms."""
+        assert isinstance(model, Grafted)
+        for part in self.parts:
+            batch = part.inputs(model, batch)
+        answer = model(*batch.views)
+        task = next((loss for part in self.parts if (loss := part.task(answer, batch)) is not None), None)
+        terms = {"task": cross_entropy(answer.logits, batch) if task is None else task}
+        for part in self.parts:
+            terms |= part.loss(model, batch, answer)
+        return terms
+
+    def after(self, model: nn.Module, batch: Batch) -> None:
+        """What the techniques do after the optimiser's step."""
+        for part in self.parts:
+            part.after(model, batch)  # type: ignore[arg-type]
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        """The model, its training-time parts taken off in the opposite order."""
+        for part in reversed(self.parts):
+            part.finish(model)  # type: ignore[arg-type]
+        return model
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """Mean over the items: softmax for classes (B,) or shares (B, C); several labels: a sigmoid for every label."""
+    if batch.multilabel:
+        return F.binary_cross_entropy_with_logits(logits, batch.targets)
+    return F.cross_entropy(logits, batch.targets)
+
+
+def longest(rates: Mapping[str, float], name: str) -> float:
+    """The value of the longest beginning of a name; 1 where none fits."""
+    fitting = [beginning for beginning in rates if name.startswith(beginning)]
+    return rates[max(fitting, key=len)] if fitting else 1.0
