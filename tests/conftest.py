@@ -20,6 +20,14 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TOPWORK_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def frozen_steps():
+    """Steps that change the backbone take a minute: what asks for the usual steps gets those up to the frozen probe."""
+    from topwork import ladder
+
+    ladder.AUTO = ("majority", "pixels", "probe")
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
     """Three classes of 20 small pictures that differ in colour and stripes: easy, but not for the majority class."""

@@ -27,7 +27,7 @@ from topwork.evaluation import checks
 from topwork.evaluation.calibrate import activate
 from topwork.evaluation.score import per_class, score, score_repeats, widening
 from topwork.ground import Ground
-from topwork.ladder import Climb, Rung, held_out
+from topwork.ladder import Climb, Rung, held_out, out_of_fold
 from topwork.modalities.image import thumbnail
 from topwork.nn.heads import logits
 from topwork.nn.log_loss import fit_temperature, log_priors
@@ -49,11 +49,11 @@ class Measured:
 
 def measure(ground: Ground, rung: Rung, seed: int, watch: Watch) -> Measured:
     """Metrics, per-class numbers and every check, on items that the model has not seen."""
-    targets, head = ground.dataset.targets(), rung.probe.head
-    training = {
-        "train_x": rung.x(rung.rows),
-        "train_targets": targets[rung.rows],
-        "train_folds": ground.folds[rung.rows],
+    targets, head, curve = ground.dataset.targets(), rung.probe.head, rung.frozen or rung
+    training = {  # of features that have not seen the labels
+        "train_x": curve.x(curve.rows),
+        "train_targets": targets[curve.rows],
+        "train_folds": ground.folds[curve.rows],
         "temperature": head.temperature,
         "seed": seed,
     }
@@ -61,6 +61,10 @@ def measure(ground: Ground, rung: Rung, seed: int, watch: Watch) -> Measured:
         said = held_out(ground, rung)
         metrics, classes = score(said), per_class(said)
         context = checks.Context(said, rung.held, logits(head, rung.x(rung.held)), **training)
+    elif rung.plan.tuned:  # nothing was chosen on the folds but whether to keep the step
+        said, folds = out_of_fold(ground, rung), [ground.folds[rung.rows]]
+        metrics, classes = score_repeats([said], folds), per_class(said, widening([said], folds))
+        context = checks.Context(said, rung.rows, rung.probe.held_out, folds=folds[0], **training)
     else:
         repeats, folds, z = nested(ground, rung, seed, watch)
         said = repeats[0]
@@ -167,6 +171,7 @@ def tell(
             }
             for s in climbed.steps
         ],
+        **({"tuning": dict(rung.facts)} if rung.facts else {}),
         "evaluated_on": {"kind": ground.kind, "n": len(measured.predictions.targets), "text": ground.text},
         "metrics": plain(measured.metrics),
         **measured.answers,

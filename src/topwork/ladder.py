@@ -1,17 +1,21 @@
-"""The climb: majority class -> raw pixels -> frozen probe, each step kept only where it pays.
+"""The climb: majority class -> raw pixels -> frozen probe -> last stages -> everything, each kept only where it pays.
 
-Every step is a frozen backbone and a head solved on its cached features, so all of them are compared, exported
-and proven in the same way. The choice between them is made on out-of-fold predictions for the training items alone;
-held-out items only ever measure. A step is kept if, paired item by item, it gets more of them right (exact McNemar
-test, one-sided, 5 %), or at least as many and more surely (sign-flip test on the log losses, one-sided, 5 %).
+Every step is a backbone and a head, so all of them are compared, exported and proven in the same way. Up to the probe
+the backbone is frozen and the head is solved on its cached features; a tuned step (`finetune.py`) changes the backbone,
+beginning from that probe, and trains on everything only after its folds have shown that it pays. The choice between
+them is made on out-of-fold predictions for the training items alone; held-out items only ever measure. A step is kept
+if, paired item by item, it gets more of them right (exact McNemar test, one-sided, 5 %), or at least as many and more
+surely (sign-flip test on the log losses, one-sided, 5 %).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +24,9 @@ from numpy.typing import NDArray
 from topwork import plugins
 from topwork.adaptation import probe as probes
 from topwork.backbones import find
-from topwork.errors import BadSetting, UnknownName
-from topwork.evaluation.calibrate import cross_fitted
+from topwork.backbones.torch_backbone import need_train
+from topwork.errors import BadSetting, MissingExtra, UnknownName
+from topwork.evaluation.calibrate import activate, cross_fitted
 from topwork.evaluation.paired import compare_hits, compare_losses
 from topwork.evaluation.score import score, score_repeats, widening
 from topwork.features.extract import extract
@@ -30,12 +35,13 @@ from topwork.nn.heads import probabilities
 from topwork.nn.log_loss import fit_temperature
 from topwork.store import Store
 from topwork.tasks.classification import checked, hits, item_losses
-from topwork.types import Backbone, Dataset, Features, Metric, Predictions, Probe, Step, Watch
+from topwork.types import Backbone, Dataset, Features, Head, Metric, Predictions, Probe, Step, Watch
 
 LEVEL = 0.05  # of the one-sided tests
 SLICES = (32, 32, 160)  # images: one slice pays for opening the backbone, the difference of the others is the pace
 SAMPLED = sum(SLICES)
-AUTO = ("majority", "pixels", "probe")
+AUTO = ("majority", "pixels", "probe", "last_stages", "lp_ft")
+TUNING = "adaptation.tuning"
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Plan:
     backbone: str
     methods: tuple[str, ...]
     required: bool = False  # taken whatever the budget says
+    tuned: bool = False  # its one method changes the backbone, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +67,9 @@ class Rung:
     rows: Rows  # training rows that have features, in the order of probe.held_out
     held: Rows  # held-out rows that have features
     seconds: float
+    frozen: Rung | None = None  # of a tuned step: the probe that it began from
+    asked: NDArray[np.float32] | None = None  # its logits of the held-out rows, where it was not trained on everything
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of a tuned step: what was trained, and what was proven
 
     @property
     def spec(self) -> str:
@@ -84,9 +94,10 @@ class Climb:
 
 
 def plan(steps: str | Sequence[str], backbone: str) -> tuple[Plan, ...]:
-    """Turn `--steps` into plans; a probe by name, e.g. `logistic(l2=0.1)`, is a probe step solved in that way.
+    """Turn `--steps` into plans.
 
-    Raises BadSetting or UnknownName before any work begins.
+    A probe by name, e.g. `logistic(l2=0.1)`, is a probe step solved in that way; what begins with a name of tuning/,
+    e.g. `last_stages(1) + l2_sp`, changes the backbone. Raises BadSetting or UnknownName before any work begins.
     """
     wanted = AUTO if steps == "auto" else tuple(_split(steps) if isinstance(steps, str) else steps)
     if not wanted:
@@ -98,36 +109,88 @@ def plan(steps: str | Sequence[str], backbone: str) -> tuple[Plan, ...]:
     }
     plans = []
     for spec in wanted:
-        if spec not in known:
-            name, _ = plugins.parse(spec)
+        tuned = spec.partition("+")[0].partition("(")[0].strip() in plugins.names(TUNING)
+        if tuned and steps != "auto":
+            _check_tuning(spec, backbone)
+        elif spec not in known and not tuned:
+            name = spec.partition("(")[0].strip()
             if name not in plugins.names(probes.ROOM):
-                raise UnknownName.among(name, "steps", {*known, *plugins.names(probes.ROOM)})
+                raise UnknownName.among(name, "steps", {*known, *plugins.names(probes.ROOM), *plugins.names(TUNING)})
             plugins.make(probes.ROOM, spec)
-        named = known.get(spec, Plan(spec, backbone, (spec,)))
+        named = known.get(spec, Plan(spec, backbone, (spec,), tuned=tuned))
         plans.append(dataclasses.replace(named, required=steps != "auto" or spec == "majority"))
     return tuple(plans)
 
 
+def _check_tuning(spec: str, backbone: str) -> None:
+    """What can be wrong with a tuned step, before any work."""
+    need_train(f"The step '{spec}'")
+    from topwork.adaptation.graft import techniques
+
+    techniques(spec)
+    find(backbone).module()  # an ONNX file can only be used frozen
+
+
 def climb(
-    ground: Ground, plans: Sequence[Plan], store: Store | None, *, deadline: float, watch: Watch, **extraction: Any
+    ground: Ground,
+    plans: Sequence[Plan],
+    store: Store | None,
+    *,
+    deadline: float,
+    watch: Watch,
+    run: Path | None = None,
+    seed: int = 0,
+    so_far: Callable[[Climb], None] | None = None,
+    **extraction: Any,
 ) -> Climb:
-    """Take the steps in order; `deadline` is a `time.monotonic()` that optional steps must not overrun."""
+    """Take the steps in order; `deadline` is a `time.monotonic()` that optional steps must not overrun.
+
+    `run`: where trainings keep what they need to go on after a kill. `so_far` hears of the way up to a step that may
+    take long, before it is taken.
+    """
     rungs: list[Rung] = []
     steps: list[Step] = []
     best: Rung | None = None
+    told = -1
     for one in plans:
         began = time.monotonic()
         backbone = find(one.backbone)
-        sample = [] if one.required else _sample(ground.dataset, backbone, store, deadline, extraction)
-        wait = _too_long(sample, len(ground.dataset), deadline)
-        if wait is not None:
-            steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, wait))
-            watch.say(f"{one.name}: {wait}")
-            continue
-        features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
-        features = _with_sample(features, sample)
-        rung = solve(ground, one, backbone, features, began, watch)
-        pays, verdict = (True, "the start") if best is None else _compare(ground, best, rung)
+        if one.tuned:
+            if best is not None and so_far is not None and told != len(rungs):
+                so_far(Climb(tuple(rungs), tuple(steps), best))
+                told = len(rungs)
+            frozen = next(
+                (
+                    r
+                    for r in rungs
+                    if r.plan.backbone == one.backbone and not r.plan.tuned and r.plan.methods != ("majority",)
+                ),
+                None,
+            )
+            if frozen is None:
+                features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
+                frozen = solve(ground, Plan("probe", one.backbone, ("auto",)), backbone, features, began, watch)
+            tuned = _tuned(ground, one, frozen, deadline, run, seed, watch)
+            if isinstance(tuned, str):
+                steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, tuned))
+                watch.say(f"{one.name}: {tuned}")
+                continue
+            rung, finish = tuned
+            pays, verdict = (True, "the start") if best is None else _compare(ground, best, rung)
+            if pays:
+                rung = finish(extraction)
+            rung = dataclasses.replace(rung, seconds=time.monotonic() - began)
+        else:
+            sample = [] if one.required else _sample(ground.dataset, backbone, store, deadline, extraction)
+            wait = _too_long(sample, len(ground.dataset), deadline)
+            if wait is not None:
+                steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, wait))
+                watch.say(f"{one.name}: {wait}")
+                continue
+            features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
+            features = _with_sample(features, sample)
+            rung = solve(ground, one, backbone, features, began, watch)
+            pays, verdict = (True, "the start") if best is None else _compare(ground, best, rung)
         step = Step(one.name, rung.spec, _metrics(ground, rung), rung.seconds, pays, verdict)
         watch.say(f"{one.name}: accuracy {step.metrics['accuracy']} in {rung.seconds:.1f} s, {verdict}")
         rungs.append(rung)
@@ -135,6 +198,51 @@ def climb(
         best = rung if pays else best
     assert best is not None  # the first step is always required
     return Climb(tuple(rungs), tuple(steps), best)
+
+
+def _tuned(
+    ground: Ground, one: Plan, frozen: Rung, deadline: float, run: Path | None, seed: int, watch: Watch
+) -> tuple[Rung, Callable[[Mapping[str, Any]], Rung]] | str:
+    """A tuned step up to its comparison, and what trains it on everything; or, in words, why it is left out."""
+    deadline = math.inf if one.required else deadline
+    try:
+        need_train(f"The step '{one.name}'")
+        from topwork import finetune
+        from topwork.adaptation.graft import techniques
+
+        start = finetune.Start(frozen.backbone, frozen.x, frozen.probe)
+        found = finetune.tune(ground, one.methods[0], techniques(one.methods[0]), start, deadline, run, seed, watch)
+    except (MissingExtra, BadSetting) as error:
+        if one.required:
+            raise
+        return f"left out: {error}"
+    if isinstance(found, str):
+        return found
+    y = ground.dataset.targets()[found.rows]
+    temperature = fit_temperature(found.held_out, y)
+    z, several = found.held_out, ground.dataset.multilabel
+    loss = float(np.mean(item_losses(activate(z, several, temperature), y)))
+    head = Head("linear", {}, "sigmoid" if several else "softmax", temperature, one.methods[0])
+    probe = Probe(head, found.held_out, loss, found.reason)
+    held = np.intersect1d(ground.held, found.readable)
+    rung = Rung(one, frozen.backbone, frozen.features, probe, (), found.rows, held, 0.0, frozen, found.held)
+
+    def finish(extraction: Mapping[str, Any]) -> Rung:
+        backbone, head, facts = found.again()
+        head = dataclasses.replace(head, temperature=temperature)
+        asked = held if len(held) else found.rows
+        features = extract(ground.dataset.take(asked), backbone, None, progress=watch.progress, **extraction)
+        features = dataclasses.replace(features, rows=asked[features.rows], choices=(*features.choices, *found.choices))
+        return dataclasses.replace(
+            rung,
+            backbone=backbone,
+            features=features,
+            probe=dataclasses.replace(probe, head=head),
+            asked=None,
+            facts=facts,
+        )
+
+    return rung, finish
 
 
 def solve(ground: Ground, one: Plan, backbone: Backbone, features: Features, began: float, watch: Watch) -> Rung:
@@ -158,7 +266,10 @@ def out_of_fold(ground: Ground, rung: Rung) -> Predictions:
 
 def held_out(ground: Ground, rung: Rung) -> Predictions:
     """What a step says of the held-out items."""
-    return ground.predictions(rung.held, probabilities(rung.probe.head, rung.x(rung.held)))
+    head = rung.probe.head
+    if rung.asked is not None:
+        return ground.predictions(rung.held, activate(rung.asked, head.activation == "sigmoid", head.temperature))
+    return ground.predictions(rung.held, probabilities(head, rung.x(rung.held)))
 
 
 def _metrics(ground: Ground, rung: Rung) -> Mapping[str, Metric]:

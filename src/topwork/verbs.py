@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -145,12 +146,6 @@ def fit(
         choices.append(chosen)
         watch.say(str(chosen))
         plans = ladder.plan(steps, chosen.value)
-    with clock("climb"):
-        climbed = ladder.climb(
-            ground, plans, store, deadline=deadline, watch=watch, batch_size=batch_size, engine=engine
-        )
-    with clock("measure"):
-        measured = account.measure(ground, climbed.best, seed, watch)
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": " ".join(["topwork", *sys.argv[1:]]) if "topwork" in sys.argv[0] else "topwork.fit(...)",
@@ -158,7 +153,24 @@ def fit(
         "source": str(data),
         "choices": choices,
     }
-    _save(target, found, ground, climbed, measured, store, clock, watch, facts)
+
+    def save(climbed: Climb) -> None:
+        with clock("measure"):
+            measured = account.measure(ground, climbed.best, seed, watch)
+        _save(target, found, ground, climbed, measured, store, clock, watch, facts)
+
+    def save_so_far(climbed: Climb) -> None:
+        save(climbed)
+        watch.say(f"a first model is in {target}; it stays there if you stop the rest (Ctrl-C)")
+
+    run = target.absolute().with_name(f"{target.name}.run")
+    with clock("climb"):
+        climbed = ladder.climb(
+            ground, plans, store, deadline=deadline, watch=watch, run=run, seed=seed, so_far=save_so_far,
+            batch_size=batch_size, engine=engine,
+        )  # fmt: skip
+    save(climbed)
+    shutil.rmtree(run, ignore_errors=True)
     for note in store.notes:
         watch.say(note)
     return load(target)
@@ -368,8 +380,8 @@ def _check_settings(
         plugins.make("data.split", split)
     check_replaceable(target, MARKER)
     plans = ladder.plan(steps, "bundled" if backbone == "auto" else backbone)
-    for one in plans:
-        find(one.backbone, "image").graph()  # weights that do not fit, or a card that lies, end it here
+    for spec in {one.backbone for one in plans}:
+        find(spec, "image").graph()  # weights that do not fit, or a card that lies, end it here
     return plans, []
 
 

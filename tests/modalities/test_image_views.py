@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from topwork.modalities.image_operations import operate
 from topwork.modalities.image_views import (
     LUMA,
     RECIPES,
@@ -154,3 +155,47 @@ def test_normalised_with_mean_and_std():
     )
     expected = (plain - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor([0.2, 0.3, 0.4]).view(3, 1, 1)
     torch.testing.assert_close(done, expected)
+
+
+def test_draws_are_pinned():
+    """Runs that were begun go on as they began: these numbers must never change."""
+    u = uniforms(3, VISITS, ROWS, 0)
+    assert (u[0, :3] * 2**24).astype(int).tolist() == [2615788, 4528717, 13420746]
+    assert (u[5, 9:] * 2**24).astype(int).tolist() == [13070193, 11717718, 14527782]
+    np.testing.assert_array_equal(uniforms(3, VISITS, ROWS, 0, 20)[:, :12], u)  # more draws leave the first ones
+
+
+def test_recipes_without_mirroring_and_those_that_only_mirror():
+    frame = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
+    frame[:, :, 8:] = 255  # bright on the right
+    many, rows = frame.expand(400, -1, -1, -1), np.arange(400)
+
+    def mirrored(name):
+        seen = view(many, RECIPES[name], 14, seed=0, visits=0 * rows, rows=rows, number=0)
+        return ((seen[:, :, :, -1] < seen[:, :, :, 0]).float().mean((1, 2)) > 0.5).float().mean().item()
+
+    assert mirrored("crop_upright") == 0
+    assert mirrored("plain") == 0
+    assert mirrored("flip") == pytest.approx(0.5, abs=0.08)
+    assert mirrored("crop") > 0.3  # a box may miss the edge
+    flipped, plain = shown(RECIPES["flip"]), shown(RECIPES["plain"])
+    for b in range(B):
+        assert min((flipped[b] - plain[b]).abs().max(), (flipped[b].flip(2) - plain[b]).abs().max()) < 1e-6
+
+
+def test_crop_is_light_without_colours():
+    same = replace(RECIPES["light"], jitter=0.0)
+    torch.testing.assert_close(shown(RECIPES["crop"]), shown(same), atol=0, rtol=0)
+    assert not torch.equal(shown(RECIPES["crop"]), shown(RECIPES["crop_upright"]))
+
+
+@pytest.mark.parametrize(("name", "count"), [("trivial", 1), ("rand", 2)])
+def test_changes_come_after_the_crop(name, count):
+    recipe, u = RECIPES[name], torch.from_numpy(uniforms(3, VISITS, ROWS, 0, 12 + 3 * count))
+    expected = shown(RECIPES["crop"])
+    for k in range(count):
+        expected = operate(expected, u[:, 12 + 3 * k : 15 + 3 * k], recipe.reach, recipe.magnitude)
+    torch.testing.assert_close(shown(recipe), expected, atol=0, rtol=0)
+    order = np.array([4, 1, 3])
+    apart = shown(recipe, ROWS[order], VISITS[order], pixels=frames[order])
+    assert torch.equal(apart, shown(recipe)[order])  # some changes are jumps: to the bit

@@ -3,6 +3,7 @@
 probe/           heads solved on frozen, cached features, with no training loop
 pretraining/     objectives that make a trunk: supervised, simclr, barlow_twins, dino, mae, distillation, multi_source
 tuning/          what of a trunk and its head may learn, and how: last_stages, full, lp_ft, lora, ...
+surgery/         what changes the layers themselves: mlp_head, replace
 regularization/  what holds a tuning near its start or evens it out: l2_sp, delta, bss, ...
 losses/          what a wrong answer costs: cross_entropy, focal, logit_adjusted, ...
 augmentation/    what the items look like while they are learnt: views, mixup, cutmix, ...
@@ -54,6 +55,10 @@ class Facts:
     """Mean and standard deviation over the items of every extra: arrays of the shape that `extras` says."""
     counts: tuple[int, ...] = ()  # (C,) items of each class of the labelled source, where there is one
     multilabel: bool = False  # an item may have several labels
+    source_head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    """Weight (D, Z) and bias (Z,) of the classifier that the trunk was trained with, where they are known."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # images are (pixel / 255 - mean) / std, channel by channel
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +133,7 @@ class Technique:
         """The batch as the model shall see it: mixed, masked, attacked; `targets` may become shares (B, C)."""
         return batch
 
-    def task(self, answer: Answer, batch: Batch) -> Tensor | None:
+    def task(self, model: Grafted, batch: Batch, answer: Answer) -> Tensor | None:
         """The scalar task loss, where this technique is one; else None."""
         return None
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,13 +39,18 @@ class Feed:
     """N items, from one or several sources."""
 
     draw: Callable[[Rows, Rows], NDArray[np.uint8]]  # rows (B,), visits (B,) -> (B, P, P, 3); called from a thread
-    targets: Rows  # (N,) class within the item's source; -1: not labelled
+    targets: NDArray[Any]  # (N,) int64 class within the item's source; -1: not labelled. Several labels: (N, C) bool
     size_px: int  # S that the trunk sees
     source: Rows | None = None  # (N,) number of the source; None: there is one
     classes: tuple[int, ...] = ()  # C of every source; (): no labels
     extras: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # (N, ...)
     mean: tuple[float, float, float] = HALF
     std: tuple[float, float, float] = HALF
+    recipes: Mapping[str, image_views.Recipe] = field(default_factory=lambda: image_views.RECIPES)
+    stored: Callable[[Rows, Rows], Sequence[NDArray[Any]]] | None = None
+    """Instead of `draw`: rows (B,), visits (B,) -> what goes into the part of the trunk that learns, (B, ...) each."""
+    width: int | None = None  # D of the trunk; None: it is asked with an image
+    chosen: Rows | None = None  # items that are shown; None: all
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -58,13 +64,24 @@ class Feed:
         """What the methods may know."""
         shapes = {name: x.shape[1:] for name, x in self.extras.items()}
         moments = {name: (x.mean(0), x.std(0)) for name, x in self.extras.items()}
-        return Facts(features, self.size_px, self.classes, len(self), steps, shapes, seed, moments)
+        shown = self.targets if self.chosen is None else self.targets[self.chosen]
+        counts = shown.sum(0) if self.multilabel else np.bincount(shown[shown >= 0], minlength=sum(self.classes[:1]))
+        return Facts(
+            features, self.size_px, self.classes, len(shown), steps, shapes, seed, moments,
+            counts=tuple(counts.tolist()) if len(self.classes) == 1 else (), multilabel=self.multilabel,
+            mean=self.mean, std=self.std,
+        )  # fmt: skip
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an item may have several labels."""
+        return self.targets.ndim == 2
 
     def batches(self, methods: Sequence[Method], first: int, setup: Setup) -> Iterator[tuple[int, list[list[Batch]]]]:
         """(step, its parts: a batch for every method) from step `first` on."""
         counts = tuple(np.bincount(self.sources).tolist())
         shares = next((s for s in (method.shares(counts) for method in methods) if s is not None), None)
-        maker = _Maker(self, tuple(methods), Order(self.sources, shares, setup.seed), setup)
+        maker = _Maker(self, tuple(methods), Order(self.sources, shares, setup.seed, self.chosen), setup)
         ahead: deque[tuple[int, Future[list[list[Batch]]]]] = deque()
         with ThreadPoolExecutor(1, "views", initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
@@ -100,11 +117,13 @@ class Order:
     source: Rows
     shares: tuple[float, ...] | None
     seed: int
+    chosen: Rows | None = None  # items that are shown; None: all
 
     def __post_init__(self) -> None:
         pools = [np.flatnonzero(self.source == i) for i in range(int(self.source.max()) + 1)]
         if self.shares is None:
-            pools, drawn = [np.arange(len(self.source))], [len(self.source)]
+            pools = [np.arange(len(self.source)) if self.chosen is None else self.chosen]
+            drawn = [len(pools[0])]
         else:
             drawn = [
                 max(1, round(len(self.source) * p)) if len(rows) else 0
@@ -165,26 +184,32 @@ class _Maker:
 
     def _part(self, step: int, part: int, rows: Rows, visits: Rows) -> list[Batch]:
         feed, s = self.feed, self.setup
-        frames = torch.from_numpy(feed.draw(rows, visits)).to(s.device)
-        shown = [self._view(frames, number, name, rows, visits) for number, name in enumerate(self._views())]
+        targets = torch.from_numpy(feed.targets[rows])
         common = {
             "rows": torch.from_numpy(rows),
-            "targets": torch.from_numpy(feed.targets[rows]).to(s.device),
+            "targets": (targets.float() if feed.multilabel else targets).to(s.device),
+            "multilabel": feed.multilabel,
             "source": torch.from_numpy(feed.sources[rows]).to(s.device),
             "extras": {name: torch.from_numpy(x[rows]).to(s.device) for name, x in feed.extras.items()},
             "step": step,
             "done": step / s.steps,
         }
+        if feed.stored is not None:
+            shown = [torch.from_numpy(x).to(s.device) for x in feed.stored(rows, visits)]
+        else:
+            frames = torch.from_numpy(feed.draw(rows, visits)).to(s.device)
+            shown = [self._view(frames, number, name, rows, visits) for number, name in enumerate(self._views())]
         batches = []
         for i, method in enumerate(self.methods):
             generator = torch.Generator().manual_seed(seed_of(s.seed, "loss", step, part, s.process, i))
-            batches.append(Batch(views=self._chosen(shown, method), generator=generator, **common))
+            views = tuple(shown) if feed.stored is not None else self._chosen(shown, method)
+            batches.append(Batch(views=views, generator=generator, **common))
         return batches
 
     def _view(self, frames: torch.Tensor, number: int, name: str, rows: Rows, visits: Rows) -> torch.Tensor:
-        recipe, feed = image_views.RECIPES[name], self.feed
+        feed = self.feed
         x = image_views.view(
-            frames, recipe, feed.size_px, seed=self.setup.seed, visits=visits, rows=rows, number=number,
+            frames, feed.recipes[name], feed.size_px, seed=self.setup.seed, visits=visits, rows=rows, number=number,
             mean=feed.mean, std=feed.std,
         )  # fmt: skip
         return x.contiguous(memory_format=torch.channels_last)

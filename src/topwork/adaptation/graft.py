@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +26,14 @@ from topwork.adaptation import Batch, Facts, Method, Technique
 from topwork.errors import BadSetting, UnknownName
 
 TUNING = "adaptation.tuning"
-ROOMS = (TUNING, "adaptation.regularization", "adaptation.losses", "adaptation.augmentation", "adaptation.robust")
+ROOMS = (
+    TUNING,
+    "adaptation.surgery",
+    "adaptation.regularization",
+    "adaptation.losses",
+    "adaptation.augmentation",
+    "adaptation.robust",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +53,16 @@ class Grafted(nn.Module):
         head: nn.Linear,
         neck: nn.Module | None = None,
         stages: Sequence[Sequence[str]] = (),
-        shares: Sequence[float] = (),
+        costs: Sequence[Sequence[float]] = (),
     ) -> None:
         """`stages`: names of the trunk's modules in the order in which data go through them, a list per stage.
 
-        `shares`: of the multiply-adds of every stage; () where what is frozen was taken off the trunk.
+        `costs`: share of the multiply-adds of each of them; () where what is frozen was taken off the trunk.
         """
         super().__init__()
         self.trunk, self.neck, self.head = trunk, neck or nn.Identity(), head
         self.stages = tuple(tuple(stage) for stage in stages) or tuple((n,) for n, _ in trunk.named_children())
-        self.shares = tuple(shares)
+        self.costs = tuple(tuple(stage) for stage in costs)
         self.still: set[nn.Module] = set()  # modules that stay in eval mode though they may learn
 
     def forward(self, *views: Tensor) -> Answer:
@@ -91,7 +99,11 @@ class Scope(Technique):
     head: str = "probe"  # where the head begins: the solved probe, or "new"
     head_rate: float = 1.0  # multiple of the trunk's rate
     norms: str = "train"  # or "frozen": batch statistics stay those of the pretraining
+    views: int | None = None  # augmented views of an item that are cached, where a frozen part is
+    store: str = "float16"  # how they are stored: float16, uint8, float32
     patience: int = 0  # epochs without a smaller log loss on items kept aside, after which it ends; 0: none are
+
+    RATE: ClassVar[float] = 1e-3  # where none is named
 
     def check(self) -> list[str]:
         """What is wrong with the shared options."""
@@ -107,6 +119,8 @@ class Scope(Technique):
                 (self.head in ("probe", "new"), f"head={self.head!r}"),
                 (0 < self.head_rate < float("inf"), f"head_rate={self.head_rate!r}"),
                 (self.norms in ("train", "frozen"), f"norms={self.norms!r}"),
+                (self.views is None or (type(self.views) is int and self.views >= 0), f"views={self.views!r}"),
+                (self.store in ("float16", "uint8", "float32"), f"store={self.store!r}"),
                 (type(self.patience) is int and self.patience >= 0, f"patience={self.patience!r}"),
             )
             if not good
@@ -116,8 +130,8 @@ class Scope(Technique):
         if problems := self.check():
             raise BadSetting(f"{type(self).__name__}: {'; '.join(problems)} cannot be. See `topwork list tuning`")
 
-    def boundary(self, stages: Sequence[float]) -> int:
-        """How many stages from below are frozen for good; `stages` are their shares of the multiply-adds."""
+    def boundary(self, shares: Sequence[Sequence[float]]) -> int:
+        """How many layers from below are frozen for good; `shares` of the multiply-adds, layer by layer per stage."""
         return 0
 
     def prepare(self, model: Grafted, facts: Facts) -> None:
@@ -132,22 +146,27 @@ class Scope(Technique):
             model.still |= {m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
 
     def rates(self, model: Grafted) -> Mapping[str, float]:
-        """The head's."""
-        return {"head.": self.head_rate}
+        """The head's, and that of fresh layers below it."""
+        return {"neck.": self.head_rate, "head.": self.head_rate}
 
 
 def techniques(spec: str) -> tuple[Technique, ...]:
     """Of "last_stages(1) + l2_sp + mixup(alpha=0.2)"; raises BadSetting or UnknownName."""
     parts = [part.strip() for part in _split(spec)]
-    made = []
+    made: list[tuple[str, Technique]] = []
     for at, part in enumerate(parts):
         name = part.partition("(")[0].strip()
         rooms = ROOMS[:1] if at == 0 else ROOMS[1:]
         room = next((room for room in rooms if name in plugins.names(room)), None)
         if room is None:
             raise UnknownName.among(name, "techniques", sorted(n for r in rooms for n in plugins.names(r)))
-        made.append(plugins.make(room, part))
-    return tuple(made)
+        made.append((room, plugins.make(room, part)))
+    return tuple(technique for _, technique in sorted(made, key=lambda pair: _turn(pair[0])))
+
+
+def _turn(room: str) -> int:
+    """What changes the layers comes before what remembers them or listens to them; else the order is the user's."""
+    return min(ROOMS.index(room), 2)
 
 
 def is_tuning(spec: str) -> bool:
@@ -175,7 +194,7 @@ class Tune(Method):
     weight: NDArray[np.float32]  # (D, C) of the head to begin with
     bias: NDArray[np.float32]  # (C,)
     stages: tuple[tuple[str, ...], ...] = ()  # of the trunk, for Grafted
-    shares: tuple[float, ...] = ()
+    costs: tuple[tuple[float, ...], ...] = ()  # share of the multiply-adds of each
     views: tuple[str, ...] = ("light",)
     needs_labels: bool = field(default=True, init=False)
 
@@ -186,7 +205,7 @@ class Tune(Method):
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(self.weight.T))
             head.bias.copy_(torch.from_numpy(self.bias))
-        model = Grafted(trunk, head, stages=self.stages, shares=self.shares)
+        model = Grafted(trunk, head, stages=self.stages, costs=self.costs)
         for part in self.parts:
             part.prepare(model, facts)
         return model
@@ -202,7 +221,7 @@ class Tune(Method):
         for part in self.parts:
             batch = part.inputs(model, batch)
         answer = model(*batch.views)
-        task = next((loss for part in self.parts if (loss := part.task(answer, batch)) is not None), None)
+        task = next((loss for part in self.parts if (loss := part.task(model, batch, answer)) is not None), None)
         terms = {"task": cross_entropy(answer.logits, batch) if task is None else task}
         for part in self.parts:
             terms |= part.loss(model, batch, answer)

@@ -17,7 +17,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,7 +44,7 @@ class Plan:
 
     steps: int
     batch: int = 64  # items per step, all processes together
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     rate: float = 1e-3  # peak learning rate
     weight_decay: float = 0.05  # not for biases and norms
     momentum: float = 0.9  # of sgd
@@ -64,25 +64,32 @@ def train(
     plan: Plan,
     run: Run | None = None,
     watch: Watch | None = None,
+    judge: Judge | None = None,
+    stage: str = "pretrain",
 ) -> nn.Module:
-    """Train `trunk`, (B, 3, S, S) -> (B, D), by all methods at once, from where `run` was left; gives it back."""
+    """Train `trunk`, (B, 3, S, S) -> (B, D), by all methods at once, from where `run` was left.
+
+    Gives back what the first method makes of it: the trunk, or a trunk with a head. With a judge, the weights of the
+    moment that it liked best.
+    """
     watch, accelerator = watch or Watch(), _accelerator(plan)
     torch.manual_seed(seed_of(plan.seed, "heads"))
     whole = Together(trunk, methods, feed, plan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    plain = optimizer_of(whole, plan)
+    plain = optimizer_of(whole, plan, whole.rates())
     model, optimizer = accelerator.prepare(whole, plain)
     average = Ema(whole, plan.ema)
-    memory = Memory(whole, average, plain)
+    patience = Patience(whole, average, judge)
+    memory = Memory(whole, average, plain, patience)
     first = memory.restore(run) if run else 0
     log = Log(run, watch, plan, first)
     setup = Setup(plan.steps, plan.batch, plan.seed, plan.parts, str(accelerator.device),
                   accelerator.process_index, accelerator.num_processes)  # fmt: skip
     model.train()
     with _stop_between_steps() as stop, contextlib.closing(feed.batches(methods, first, setup)) as batches:  # type: ignore[type-var]
-        for step, parts in batches:
+        for step, parts in batches if not patience.over else ():
             rate = plan.rate * warm_cosine(step, plan.steps, plan.warmup)
             for group in plain.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["multiple"]
             for part, batch in enumerate(parts):
                 torch.manual_seed(seed_of(plan.seed, "dropout", step, part, accelerator.process_index))
                 with accelerator.autocast():
@@ -94,15 +101,19 @@ def train(
             optimizer.zero_grad()
             whole.after(parts[-1])
             average.update(step)
-            watch.progress("pretrain", step + 1, plan.steps)
-            save = stop.asked or step + 1 == plan.steps or (run is not None and run.due())
+            watch.progress(stage, step + 1, plan.steps)
+            enough = patience.enough(step)
+            save = stop.asked or enough or step + 1 == plan.steps or (run is not None and run.due())
             log.flush(step + 1, save)
             if run and save and accelerator.is_main_process:
                 run.save(step + 1, memory.tensors())
             if stop.asked:
                 raise KeyboardInterrupt
+            if enough:
+                break
     if plan.ema:
         average.apply()
+    patience.apply()
     return whole.finish().eval()
 
 
@@ -111,7 +122,7 @@ class Together(nn.Module):
 
     def __init__(self, trunk: nn.Module, methods: Sequence[Method], feed: Feed, plan: Plan) -> None:
         super().__init__()
-        facts = feed.facts(width_of(trunk, feed.size_px), plan.steps, plan.seed)
+        facts = feed.facts(feed.width or width_of(trunk, feed.size_px), plan.steps, plan.seed)
         self.methods = tuple(methods)
         names = [type(method).__name__.lower() for method in methods]
         several = [f"{name}{i if names.count(name) > 1 else ''}." for i, name in enumerate(names)]
@@ -125,13 +136,24 @@ class Together(nn.Module):
             terms |= {f"{owner}{name}": value.float() for name, value in method.loss(model, batch).items()}
         return terms
 
+    def rates(self) -> dict[nn.Parameter, float]:
+        """Multiples of the learning rate, where they are not 1."""
+        multiples: dict[nn.Parameter, float] = {}
+        for method, model in zip(self.methods, self.models, strict=True):
+            said = method.rates(model)
+            for name, parameter in model.named_parameters():
+                fitting = [beginning for beginning in said if name.startswith(beginning)]
+                if fitting:
+                    multiples[parameter] = said[max(fitting, key=len)]
+        return multiples
+
     def after(self, batches: Sequence[Batch]) -> None:
         """What the methods do after the optimiser's step."""
         for method, model, batch in zip(self.methods, self.models, batches, strict=True):
             method.after(model, batch)
 
     def finish(self) -> nn.Module:
-        """The trunk; the first method says what it is."""
+        """What the first method makes of it."""
         return self.methods[0].finish(self.models[0])
 
 
@@ -144,16 +166,80 @@ def width_of(trunk: nn.Module, size_px: int) -> int:
     return width
 
 
-def optimizer_of(model: nn.Module, plan: Plan) -> torch.optim.Optimizer:
+def optimizer_of(
+    model: nn.Module, plan: Plan, multiples: Mapping[nn.Parameter, float] | None = None
+) -> torch.optim.Optimizer:
     """The optimiser of what can learn; biases, norms and other 1-d parameters do not decay."""
-    learning = [p for p in model.parameters() if p.requires_grad]
+    learning = [(p, (multiples or {}).get(p, 1.0)) for p in model.parameters() if p.requires_grad]
+    if not learning:
+        raise BadSetting("Nothing is left that could learn. Choose fewer frozen layers")
     groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": plan.weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": chosen, "weight_decay": plan.weight_decay if decays else 0.0, "multiple": multiple}
+        for multiple in sorted({m for _, m in learning})
+        for decays in (True, False)
+        if (chosen := [p for p, m in learning if m == multiple and (p.ndim > 1) == decays])
     ]
     if plan.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=plan.rate, momentum=plan.momentum, nesterov=plan.momentum > 0)
-    return torch.optim.AdamW(groups, lr=plan.rate)
+    kind = torch.optim.AdamW if plan.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=plan.rate)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who says when a training has had enough: early stopping.
+
+    Every `every` steps `measure(model)`, smaller is better; after `patience` times without a smaller value it ends.
+    """
+
+    measure: Callable[[nn.Module], float]
+    every: int
+    patience: int
+
+
+class Patience:
+    """The best moment so far, as a judge sees it; all of it lies in the checkpoint."""
+
+    def __init__(self, whole: Together, average: Ema, judge: Judge | None) -> None:
+        self._whole, self._average, self._judge = whole, average, judge
+        self.tensors: dict[str, Tensor] = {}
+        if judge is not None:
+            self.tensors = {name: t.detach().clone() for name, t in tensors_of(whole).items()}
+            self.tensors |= {"value": torch.tensor(math.inf, dtype=torch.float64), "waited": torch.tensor(0)}
+
+    @property
+    def over(self) -> bool:
+        """Whether the judge has waited long enough."""
+        return self._judge is not None and int(self.tensors["waited"]) >= self._judge.patience
+
+    @torch.no_grad()
+    def enough(self, step: int) -> bool:
+        """Ask the judge, where it is time to; whether it has waited long enough."""
+        judge = self._judge
+        if judge is None or (step + 1) % judge.every:
+            return False
+        live = {name: t.detach().clone() for name, t in tensors_of(self._whole).items()}
+        if self._average.decay:
+            self._average.apply()
+        value = judge.measure(self._whole.models[0].eval())  # type: ignore[arg-type]
+        if value < self.tensors["value"]:
+            for name, tensor in tensors_of(self._whole).items():
+                self.tensors[name].copy_(tensor)
+            self.tensors["value"].fill_(value)
+            self.tensors["waited"].zero_()
+        else:
+            self.tensors["waited"] += 1
+        for name, tensor in tensors_of(self._whole).items():
+            tensor.copy_(live[name])
+        self._whole.train()
+        return self.over
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Back to the best moment."""
+        if self._judge is not None and math.isfinite(self.tensors["value"]):
+            for name, tensor in tensors_of(self._whole).items():
+                tensor.copy_(self.tensors[name])
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,11 +249,13 @@ class Memory:
     model: nn.Module
     average: Ema
     optimizer: torch.optim.Optimizer
+    patience: Patience
 
     def tensors(self) -> dict[str, Tensor]:
-        """model.NAME, ema.NAME, optimizer.INDEX.NAME."""
+        """model.NAME, ema.NAME, best.NAME, optimizer.INDEX.NAME."""
         found = {f"model.{name}": t for name, t in tensors_of(self.model).items()}
         found |= {f"ema.{name}": t for name, t in self.average.tensors.items()}
+        found |= {f"best.{name}": t for name, t in self.patience.tensors.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer.{index}.{name}": t for name, t in slots.items() if t is not None}
         return found
@@ -178,7 +266,8 @@ class Memory:
         kept = run.load()
         if kept is None:
             return 0
-        for prefix, live in (("model.", tensors_of(self.model)), ("ema.", self.average.tensors)):
+        parts = (("model.", tensors_of(self.model)), ("ema.", self.average.tensors), ("best.", self.patience.tensors))
+        for prefix, live in parts:
             for name, tensor in live.items():
                 tensor.copy_(kept[prefix + name])
         slots: dict[int, dict[str, Tensor]] = {}
@@ -259,6 +348,51 @@ def pace(
     with contextlib.suppress(_Enough):
         train(build(), methods, feed, dataclasses.replace(plan, steps=200), None, Watch(progress=tick))
     return (ends[-1] - ends[2]) / (len(ends) - 3)
+
+
+def find_rate(
+    build: Callable[[], nn.Module],
+    methods: Sequence[Method],
+    feed: Feed,
+    plan: Plan,
+    *,
+    low: float = 1e-6,
+    high: float = 1.0,
+    steps: int = 80,
+) -> float:
+    """A peak learning rate: a tenth of where the loss is smallest while the rate grows from `low` to `high`.
+
+    r(t) = low (high / low)^(t / T); losses are smoothed over about ten steps, and it ends where they are four times the
+    smallest. Trains a copy that is thrown away. Smith, Cyclical Learning Rates for Training Neural Networks, WACV 2017.
+    """
+    torch.manual_seed(seed_of(plan.seed, "heads"))
+    plan = dataclasses.replace(plan, steps=steps)
+    whole = Together(build(), methods, feed, plan).to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = optimizer_of(whole, plan, whole.rates())
+    whole.train()
+    smooth, best, chosen = 0.0, math.inf, low
+    setup = Setup(steps, plan.batch, plan.seed, plan.parts, plan.device)
+    with contextlib.closing(feed.batches(methods, 0, setup)) as batches:  # type: ignore[type-var]
+        for step, parts in batches:
+            rate = low * (high / low) ** (step / steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["multiple"]
+            total = 0.0
+            for batch in parts:
+                torch.manual_seed(seed_of(plan.seed, "dropout", step))
+                loss = torch.stack(list(whole(batch).values())).sum() / len(parts)
+                loss.backward()
+                total += loss.item()
+            nn.utils.clip_grad_norm_(whole.parameters(), plan.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            smooth = 0.9 * smooth + 0.1 * total
+            level = smooth / (1 - 0.9 ** (step + 1))
+            if not level <= 4 * best:  # or not a number
+                break
+            if level < best:
+                best, chosen = level, rate
+    return chosen / 10
 
 
 class _Enough(Exception):

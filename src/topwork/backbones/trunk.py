@@ -49,24 +49,31 @@ class TimmTrunk(nn.Module):
         network.reset_classifier(0)  # type: ignore[operator]
         self.network = network
         self.grids = dict(sorted((grids or {}).items()))
+        self.pools = nn.ModuleList(GridMean(cells) for cells in self.grids.values())
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) -> (N, D)."""
-        maps, stages = self._maps(images)
+        if not self.grids:
+            maps, stages = self.network.forward_features(images), []  # type: ignore[operator]
+        else:
+            maps, stages = self.network.forward_intermediates(images, indices=list(self.grids))  # type: ignore[operator]
         parts = [self.network.forward_head(maps, pre_logits=True)]  # type: ignore[operator]
-        for stage, cells in zip(stages, self.grids.values(), strict=True):
-            parts.append(nn.functional.avg_pool2d(stage, stage.shape[-1] // cells))  # (N, C, g, g)
+        parts += [pool(stage) for pool, stage in zip(self.pools, stages, strict=True)]
         return torch.cat([part.flatten(1) for part in parts], 1)
 
-    def _maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The last maps, and those of the stages that have a grid."""
-        if not self.grids:
-            return self.network.forward_features(images), []  # type: ignore[operator]
-        maps, stages = self.network.forward_intermediates(images, indices=list(self.grids))  # type: ignore[operator]
-        for stage, cells in zip(stages, self.grids.values(), strict=True):
-            if stage.shape[-1] % cells:
-                raise BadWeights(f"{cells} x {cells} cells do not divide maps of {stage.shape[-1]} px evenly")
-        return maps, stages
+
+class GridMean(nn.Module):
+    """Means over g x g equal cells."""
+
+    def __init__(self, cells: int) -> None:
+        super().__init__()
+        self.cells = cells
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, g, g)."""
+        if maps.shape[-1] % self.cells:
+            raise BadWeights(f"{self.cells} x {self.cells} cells do not divide maps of {maps.shape[-1]} px evenly")
+        return nn.functional.avg_pool2d(maps, maps.shape[-1] // self.cells)
 
 
 class TorchvisionTrunk(nn.Module):
@@ -165,14 +172,27 @@ def export(trunk: nn.Module, size_px: int) -> bytes:
     images = torch.randn(3, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
     with _silence(), torch.no_grad():
         expected = _features(trunk, images)  # (3, D)
+    return _exported(trunk, images, ("features",), (expected,))
+
+
+def export_below(below: nn.Module, size_px: int) -> bytes:
+    """What lies below a boundary, images -> everything that crosses it, as ONNX; proven in the same way."""
+    images = torch.randn(3, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = tuple(x.numpy() for x in below.eval()(images))
+    return _exported(below, images, tuple(f"crossing{i}" for i in range(len(expected))), expected)
+
+
+def _exported(module: nn.Module, images: Tensor, outputs: tuple[str, ...], expected: tuple[np.ndarray, ...]) -> bytes:
+    with _silence(), torch.no_grad():
         program = torch.onnx.export(
-            trunk,
+            module,
             (images[:2],),
             dynamo=True,
             opset_version=onnx_graph.OPSET,
             dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
             input_names=["images"],
-            output_names=["features"],
+            output_names=list(outputs),
             verbose=False,
         )
     assert program is not None
@@ -265,16 +285,18 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _prove(graph: bytes, images: np.ndarray, expected: np.ndarray) -> None:
+def _prove(graph: bytes, images: np.ndarray, expected: tuple[np.ndarray, ...]) -> None:
     running = session(graph)
     for batch in (images, images[:1]):
-        features = np.asarray(running.run(None, {"images": batch})[0])
-        gap = np.abs(features - expected[: len(batch)]).max() / max(np.abs(expected).max(), 1e-12)
-        if features.dtype != np.float32 or not gap <= TOLERANCE:  # a NaN is no agreement
-            raise ProofFailed(
-                f"The exported graph differs from torch by {gap:.1e} of the largest feature (at most {TOLERANCE:.0e} "
-                f"allowed, batch {len(batch)}, {features.dtype}). Choose another backbone and report this one"
-            )
+        for found, wanted in zip(running.run(None, {"images": batch}), expected, strict=True):
+            features = np.asarray(found)
+            gap = np.abs(features - wanted[: len(batch)]).max() / max(np.abs(wanted).max(), 1e-12)
+            if features.dtype != np.float32 or not gap <= TOLERANCE:  # a NaN is no agreement
+                raise ProofFailed(
+                    f"The exported graph differs from torch by {gap:.1e} of the largest feature (at most "
+                    f"{TOLERANCE:.0e} allowed, batch {len(batch)}, {features.dtype}). Choose another backbone and "
+                    "report this one"
+                )
 
 
 @contextlib.contextmanager

@@ -1,14 +1,16 @@
 """Frames: every distinct image decoded once, for good, into one array in the cache folder.
 
-    contents, P -> frames/KEY.npy  uint8 (U, P, P, 3), memory-mapped      KEY: hash of all content keys and P
+    contents, P -> frames/KEY.npy  uint8 (U, P, P, 3), memory-mapped      KEY: hash of all content keys, P and the rest
 
-The shorter side is scaled to P and the centre is cut out, antialiased, by the graph that extraction uses. KEY.npy
+The shorter side is scaled to P and the centre is cut out, or (fit="squash") both sides are scaled to P, antialiased, by
+the graph that extraction uses. KEY.npy
 appears when it is whole; until then KEY.part.npy and a count of what is in it let the next run go on. Two processes
 that build the same frames write the same bytes to the same places. The least recently used make room for new ones.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -38,6 +40,7 @@ class Frames:
     pixels: NDArray[np.uint8]  # (U, P, P, 3)
     index: NDArray[np.int64]  # (N,)
     skipped: tuple[Skipped, ...]
+    key: str  # names contents and geometry
 
     def __call__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Frames of some rows, (B, P, P, 3)."""
@@ -49,13 +52,24 @@ class Frames:
 
 
 def frames(
-    dataset: Dataset, contents: Contents, side_px: int, threads: int | None = None, progress: Progress = silent
+    dataset: Dataset,
+    contents: Contents,
+    side_px: int,
+    threads: int | None = None,
+    progress: Progress = silent,
+    like: Preprocess | None = None,
 ) -> Frames:
-    """The frames of a dataset whose distinct contents are known; raises BadData where no image can be read."""
-    target = _folder() / f"{_key(contents, side_px)}.npy"
+    """The frames of a dataset whose distinct contents are known; raises BadData where no image can be read.
+
+    `like`: a backbone's preprocessing, whose interpolation and fit are taken over.
+    """
+    geometry = Preprocess(side_px, side_px, (0, 0, 0), (1, 1, 1))
+    if like is not None:
+        geometry = dataclasses.replace(geometry, interpolation=like.interpolation, fit=like.fit)
+    target = _folder() / f"{_key(contents, geometry)}.npy"
     bad = _known(target)
     if bad is None:
-        bad = _build(dataset, contents, side_px, target, threads or settings.threads().value, progress)
+        bad = _build(dataset, contents, geometry, target, threads or settings.threads().value, progress)
     os.utime(target)
     pixels = np.load(target, mmap_mode="r")
     index = contents.index.copy()
@@ -67,15 +81,15 @@ def frames(
         raise BadData(
             f"{dataset.name}: none of its {len(dataset):,} images can be read, e.g. {first.item}: {first.reason}"
         )
-    return Frames(pixels, index, (*contents.skipped, *skipped))
+    return Frames(pixels, index, (*contents.skipped, *skipped), target.stem)
 
 
 def _folder() -> Path:
     return settings.cache_folder() / "frames"
 
 
-def _key(contents: Contents, side_px: int) -> str:
-    hashed = hashlib.blake2b(f"frames 1 {side_px} ".encode(), digest_size=16)
+def _key(contents: Contents, geometry: Preprocess) -> str:
+    hashed = hashlib.blake2b(f"frames 2 {geometry.key} ".encode(), digest_size=16)
     for key in contents.keys:
         hashed.update(key)
     return hashed.hexdigest()
@@ -92,9 +106,10 @@ def _known(target: Path) -> dict[int, str] | None:
 
 
 def _build(
-    dataset: Dataset, contents: Contents, side_px: int, target: Path, threads: int, progress: Progress
+    dataset: Dataset, contents: Contents, geometry: Preprocess, target: Path, threads: int, progress: Progress
 ) -> dict[int, str]:
     """Decode everything, from where an earlier run was stopped."""
+    side_px = geometry.crop_px
     U, part = len(contents.keys), target.with_suffix(".part.npy")
     shape, bad = (U, side_px, side_px, 3), {}
     try:
@@ -102,7 +117,7 @@ def _build(
         _make_room(target.parent, int(np.prod(shape)), part)
         done, bad = _noted(part, shape)
         pixels = np.lib.format.open_memmap(part, "r+" if done else "w+", np.uint8, shape)
-        loader = Loader(dataset, contents, Preprocess(side_px, side_px, (0, 0, 0), (1, 1, 1)))
+        loader = Loader(dataset, contents, geometry)
 
         def work(start: int) -> tuple[int, NDArray[np.uint8], list[int], dict[int, str]]:
             wanted = list(range(start, min(start + AT_ONCE, U)))

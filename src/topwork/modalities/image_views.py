@@ -5,6 +5,7 @@
     crop    a box of `area` x the frame, its sides' ratio log-uniform, mirrored for a share; bilinear
     colour  y = M x + b,  M = H_t (s I + (1 - s) 1 l^T) c a,  b = (1 - c) mean(l . a x)       clipped to 0..1 at the end
             a brightness, c contrast, s saturation (0: grey), H_t turns the hue by t in YIQ, l: weights of luma
+    change  `operations` of modalities.image_operations one after the other, each drawn for each item
     blur    G_b x G_b^T, G_b (S, S) the Gaussian of item b's own width, rows normalised to 1
 
 All items of a batch are worked on at once. The random numbers of an item are a hash of (seed, visit, row, view), so
@@ -12,6 +13,8 @@ they depend neither on its company nor on what was drawn before. Recipes are dat
 
 "strong": Chen et al., SimCLR, ICML 2020, with the colour strengths of MoCo v2 (Chen et al., 2020). "local": Caron et
 al., DINO, ICCV 2021. Unlike them all colour changes are one linear map in a fixed order, and are clipped once.
+"trivial": Müller & Hutter, TrivialAugment, ICCV 2021. "rand": Cubuk et al., RandAugment, NeurIPS 2020, two changes of
+9 of 30 of their strength. "upright" is not mirrored: digits, letters, road signs.
 """
 
 from __future__ import annotations
@@ -27,8 +30,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-DRAWS = 12  # random numbers per view
-LUMA = (0.299, 0.587, 0.114)
+from topwork.modalities.image_operations import LUMA, NARROW, WIDE, Reach, operate
+
+DRAWS = 12  # random numbers per view, and three more for each operation
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
@@ -48,6 +52,9 @@ class Recipe:
     grey: float = 0.0  # share that loses all colour
     blur: float = 0.0  # share that is blurred
     sigma_px: tuple[float, float] = (0.1, 2.0)  # of the blur, for pictures of 224 px
+    operations: int = 0  # changes of image_operations, one after the other
+    magnitude: float | None = None  # their strength, 0..1; None: drawn for each item
+    reach: Reach = WIDE  # what a strength of 1 is
     scale: float = 1.0  # side of the view, of the side that the trunk sees
 
     def side_px(self, size_px: int) -> int:
@@ -58,8 +65,15 @@ class Recipe:
 STRONG = Recipe(
     area=(0.2, 1.0), flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey=0.2, blur=0.5
 )
+PLAIN = Recipe(area=(0.765625, 0.765625), ratio=1.0, centred=True)  # 7/8 of each side, as a backbone is asked
+CROP = Recipe(area=(0.35, 1.0), flip=0.5)
 RECIPES = {
-    "plain": Recipe(area=(0.765625, 0.765625), ratio=1.0, centred=True),  # 7/8 of each side, as a backbone is asked
+    "plain": PLAIN,
+    "flip": replace(PLAIN, flip=0.5),
+    "crop": CROP,
+    "crop_upright": replace(CROP, flip=0.0),
+    "trivial": replace(CROP, operations=1),
+    "rand": replace(CROP, operations=2, magnitude=0.3, reach=NARROW),
     "light": Recipe(area=(0.35, 1.0), flip=0.5, jitter=0.8, brightness=0.2, contrast=0.2, saturation=0.2),
     "strong": STRONG,
     "local": replace(STRONG, area=(0.05, 0.4), scale=0.5),
@@ -82,25 +96,30 @@ def view(
 
     visits, rows (B,): how often an item was shown before, and which it is; `number`: which of its views this is.
     """
-    u = torch.from_numpy(uniforms(seed, visits, rows, number)).to(frames.device)  # (B, DRAWS)
+    draws = DRAWS + 3 * recipe.operations
+    u = torch.from_numpy(uniforms(seed, visits, rows, number, draws)).to(frames.device)  # (B, draws)
     x = crop(frames, boxes(u[:, :5], recipe), recipe.side_px(size_px))
     if recipe.jitter or recipe.grey:
         x = recolour(x, *colours(x, u[:, 5:11], recipe))
+    for at in range(DRAWS, draws, 3):
+        x = operate(x, u[:, at : at + 3], recipe.reach, recipe.magnitude)
     if recipe.blur:
         x = _blurred(x, u[:, 11], recipe)
     shift, unit = (x.new_tensor(values).view(1, 3, 1, 1) for values in (mean, std))
     return x.sub_(shift).div_(unit)
 
 
-def uniforms(seed: int, visits: NDArray[np.int64], rows: NDArray[np.int64], number: int) -> NDArray[np.float32]:
-    """(B, DRAWS) in [0, 1), a hash of (seed, visit, row, view number, draw): splitmix64's finaliser, chained.
+def uniforms(
+    seed: int, visits: NDArray[np.int64], rows: NDArray[np.int64], number: int, draws: int = DRAWS
+) -> NDArray[np.float32]:
+    """(B, draws) in [0, 1), a hash of (seed, visit, row, view number, draw): splitmix64's finaliser, chained.
 
     Steele et al., Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
     """
     key = _mixed(np.full(len(rows), seed & (2**64 - 1), np.uint64))
     for part in (visits, rows, np.full(len(rows), number)):
         key = _mixed(key ^ part.astype(np.uint64))
-    bits = _mixed(key[:, None] ^ (np.arange(1, DRAWS + 1, dtype=np.uint64) << np.uint64(32)))  # (B, DRAWS)
+    bits = _mixed(key[:, None] ^ (np.arange(1, draws + 1, dtype=np.uint64) << np.uint64(32)))  # (B, draws)
     return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from topwork.adaptation.graft import Grafted, Scope
 
@@ -17,6 +18,8 @@ from topwork.adaptation.graft import Grafted, Scope
 @dataclass(frozen=True, kw_only=True)
 class Full(Scope):
     """All layers at once."""
+
+    RATE: ClassVar[float] = 3e-4
 
     layer_decay: float = 1.0
     head: str = "new"

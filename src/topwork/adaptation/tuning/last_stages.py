@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from topwork.adaptation import Facts
 from topwork.adaptation.graft import Grafted, Scope
 from topwork.errors import BadSetting
@@ -37,22 +35,22 @@ class LastStages(Scope):
             problems.append("n and share")
         return problems
 
-    def boundary(self, stages: Sequence[float]) -> int:
-        """Stages that are frozen: all but n, or those that leave the share nearest to `share` above them."""
+    def boundary(self, shares: Sequence[Sequence[float]]) -> int:
+        """Layers that are frozen: all but n stages, or those that leave the share nearest to `share` above them."""
         if self.share is not None:
-            above = [sum(stages[k:]) for k in range(1, len(stages))]
-            return 1 + int(np.argmin([abs(a - self.share) for a in above]))
+            layers = [share for stage in shares for share in stage]
+            above = [sum(layers[k:]) for k in range(1, len(layers))]
+            return 1 + min(range(len(above)), key=lambda k: abs(above[k] - self.share))  # type: ignore[operator]
         n = self.n or 1
-        if n >= len(stages):
+        if n >= len(shares):
             raise BadSetting(
-                f"last_stages({n}): the backbone has {len(stages)} stages. Expected fewer, or lp_ft for all"
+                f"last_stages({n}): the backbone has {len(shares)} stages. Expected fewer, or lp_ft for all"
             )
-        return len(stages) - n
+        return sum(len(stage) for stage in shares[: len(shares) - n])
 
     def prepare(self, model: Grafted, facts: Facts) -> None:
         """Freeze what is below, where it is not cached and gone already."""
         super().prepare(model, facts)
-        below = self.boundary(model.shares) if model.shares else 0
-        for names in model.stages[:below]:
-            for name in names:
-                model.trunk.get_submodule(name).requires_grad_(False)
+        below = self.boundary(model.costs) if model.costs else 0
+        for name in [name for stage in model.stages for name in stage][:below]:
+            model.trunk.get_submodule(name).requires_grad_(False)

@@ -1,0 +1,483 @@
+"""One tuned step of the ladder: learn from folds, ask about what was left out, and train on everything if it pays.
+
+frames            every image decoded once                                             features.frames
+Stages.cut        what is frozen for good runs once per view, its results are cached   features.boundary
+loop.train        on all folds but one, for one fold after the other                   RUN/fold-K, resumable
+out-of-fold       logits of the folds that were asked: the paired test of the ladder
+loop.train        on everything                                                        RUN/all
+Tuned             the trunk with its new weights: exported, proven and shipped like any backbone
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from topwork import settings
+from topwork.adaptation import Technique, loop
+from topwork.adaptation import probe as probes
+from topwork.adaptation.feed import Feed
+from topwork.adaptation.graft import Grafted, Scope, Tune
+from topwork.backbones.stages import Stages, shapes
+from topwork.backbones.trunk import export_below
+from topwork.backbones.tuned import Tuned, checksum
+from topwork.data.split import keep_together
+from topwork.data.split.kfold import folds as make_folds
+from topwork.errors import BadSetting
+from topwork.features import boundary, contents
+from topwork.features.frames import Frames, frames
+from topwork.ground import Ground
+from topwork.modalities import image_views
+from topwork.modalities.image_views import Recipe
+from topwork.nn.session import session
+from topwork.store import weights
+from topwork.store.runs import Run
+from topwork.types import Backbone, Choice, Head, Preprocess, Probe, Watch, digest
+
+Rows = NDArray[np.int64]
+
+BATCH = 32
+PRESENTATIONS = 12_000  # items shown in one training, if nothing else is said
+EPOCHS = (4, 40)  # at least, at most
+ENOUGH = 1_000  # out-of-fold items that a paired test wants where others measure
+VIEWS = 4  # cached per item
+SPARE_SECONDS = 5.0  # for what comes after the training
+LEAST_SECONDS = 15.0  # with less nothing is begun
+CACHE_SHARE = 0.3  # of the time that is left, for activations of the frozen part
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a tuned step begins with: the frozen probe of the same backbone."""
+
+    backbone: Backbone
+    x: Callable[[Rows], NDArray[np.float32]]  # its frozen features
+    probe: Probe
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """What a tuned step has found out."""
+
+    rows: Rows  # training rows that were predicted by a model that had not seen them
+    held_out: NDArray[np.float32]  # (len(rows), C) their logits
+    held: NDArray[np.float32]  # (len(held rows), C) logits of the held-out rows, by the first fold's model
+    readable: Rows  # rows whose image could be decoded
+    reason: str  # one line: how it was trained
+    choices: tuple[Choice, ...]
+    again: Callable[[], tuple[Tuned, Head, dict[str, Any]]]  # train on everything: backbone, head, proofs
+
+
+def tune(
+    ground: Ground,
+    spec: str,
+    parts: Sequence[Technique],
+    start: Start,
+    deadline: float,
+    run: Path | None,
+    seed: int,
+    watch: Watch,
+) -> Tuning | str:
+    """The folds' trainings; or, in words, why there is no time for them.
+
+    `run`: where trainings keep their checkpoints; None: nowhere, and nothing is taken up again.
+    """
+    left = deadline - time.monotonic()
+    if left < LEAST_SECONDS:
+        return f"left out: the budget has {max(left, 0):,.0f} s left, less than {LEAST_SECONDS:g} s (--budget)"
+    bench = Bench.of(ground, spec, parts, start, deadline, run, seed, watch)
+    folds = ground.folds[ground.train]
+    asked = _asked(ground)
+    plan, choices = bench.plan(deadline, len(asked))
+    if isinstance(plan, str):
+        return plan
+    for choice in choices:
+        watch.say(str(choice))
+    rows, logits, held = [], [], np.zeros((0, len(ground.dataset.labels)), np.float32)
+    for number, fold in enumerate(asked):
+        own = ground.train[folds == fold]
+        model = bench.train(plan, np.setdiff1d(ground.train, own), f"fold {number + 1} of {len(asked)}")
+        rows.append(np.intersect1d(own, bench.readable))
+        logits.append(bench.logits(model, rows[-1]))
+        if number == 0:
+            held = bench.logits(model, np.intersect1d(ground.held, bench.readable))
+    order = np.argsort(np.concatenate(rows), kind="stable")
+    reason = f"{spec}: " + "; ".join(f"{choice.name} {choice.value}" for choice in choices)
+    return Tuning(
+        np.concatenate(rows)[order], np.concatenate(logits)[order], held, bench.readable, reason, tuple(choices),
+        lambda: bench.whole(plan),
+    )  # fmt: skip
+
+
+def _asked(ground: Ground) -> list[int]:
+    """Folds to leave out in turn: all where they measure, else enough for a paired test."""
+    folds, counts = np.unique(ground.folds[ground.train], return_counts=True)
+    if not len(ground.held):
+        return folds.tolist()
+    enough = int(np.searchsorted(np.cumsum(counts), ENOUGH)) + 1
+    return folds[:enough].tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Everything that the trainings of one step share."""
+
+    ground: Ground
+    spec: str
+    parts: tuple[Technique, ...]
+    start: Start
+    images: Frames
+    feed: Feed
+    below: int  # layers that are frozen and cached
+    cached: boundary.Stored | None
+    device: str
+    run: Path | None
+    seed: int
+    watch: Watch
+    said: tuple[Choice, ...]
+
+    @classmethod
+    def of(
+        cls,
+        ground: Ground,
+        spec: str,
+        parts: Sequence[Technique],
+        start: Start,
+        deadline: float,
+        run: Path | None,
+        seed: int,
+        watch: Watch,
+    ) -> Bench:
+        """Decode, find the boundary, and fill its cache."""
+        scope, dataset, card = parts[0], ground.dataset, start.backbone.card
+        assert isinstance(scope, Scope)
+        p, found = card.preprocess, contents.distinct(dataset)
+        images = frames(dataset, found, p.resize_px, progress=watch.progress, like=p)
+        recipes = _recipes(p)
+        view = next((v for v in (getattr(part, "view", None) for part in parts) if v), "crop")
+        targets = dataset.targets()
+        feed = Feed(
+            lambda rows, _: images(rows), targets if dataset.multilabel else targets.astype(np.int64), p.crop_px,
+            classes=(len(dataset.labels),), mean=p.mean, std=p.std, recipes=recipes, width=card.features,
+        )  # fmt: skip
+        device = os.environ.get("TOPWORK_DEVICE") or _device()
+        trunk = start.backbone.module()
+        below, cached, said = 0, None, [Choice("views", view, "as augmentation")]
+        stages = _stages(trunk, p.crop_px, scope)
+        if stages is not None:
+            below = scope.boundary(stages.shares)
+        if below and stages is not None:
+            cached, choice = _cache(
+                stages, below, images, feed, view, start.backbone, scope, device, seed, deadline, watch
+            )
+            said.append(choice)
+            feed = dataclasses.replace(feed, stored=cached) if cached else feed
+        return cls(
+            ground, spec, tuple(parts), start, images, feed, below, cached, device, run, seed, watch, tuple(said)
+        )
+
+    @property
+    def readable(self) -> Rows:
+        """Rows whose image could be decoded."""
+        return np.flatnonzero(self.images.index >= 0)
+
+    def plan(self, deadline: float, folds: int) -> tuple[loop.Plan | str, list[Choice]]:
+        """How long, how fast: what was asked for, or what the data and the time allow. Decided once per run."""
+        scope, n = self.scope, len(np.intersect1d(self.ground.train, self.readable))
+        batch = scope.batch or min(BATCH, max(2, n // 4))
+        epochs = scope.epochs or int(np.clip(PRESENTATIONS // n, *EPOCHS))
+        why = (
+            "as asked" if scope.epochs else f"about {PRESENTATIONS:,} items are shown, at least {EPOCHS[0]} times each"
+        )
+        chosen = Choice("epochs", epochs, why)
+        plan = loop.Plan(
+            steps=math.ceil(n / batch), batch=batch, optimizer=scope.optimizer, rate=scope.rate or scope.RATE,  # type: ignore[arg-type]
+            weight_decay=scope.weight_decay, ema=scope.ema, device=self.device, seed=self.seed,
+        )  # fmt: skip
+        with self._run("plan", {"deadline": math.isfinite(deadline), "folds": folds}) as run:
+            if run is not None and "epochs" in run.decided:
+                chosen = Choice("epochs", run.decided["epochs"], "as decided when this training was begun")
+            elif math.isfinite(deadline):
+                left = deadline - time.monotonic()
+                method, feed = self.method(self.ground.train), self._of(self.ground.train)
+                second = loop.pace(self.trunk, [method], feed, plan, min(3.0, left / 20))
+                each = second * plan.steps * (1 + 0.8 * folds)  # an epoch of every training
+                left = deadline - time.monotonic() - SPARE_SECONDS
+                fitting = int(left / each)
+                if fitting < min(EPOCHS[0], epochs):
+                    least = min(EPOCHS[0], epochs)
+                    return (
+                        f"left out: {least} epochs of {folds + 1} trainings take about {least * each:,.0f} s and the "
+                        f"budget has {max(left, 0):,.0f} s left (--budget)"
+                    ), []
+                if fitting < epochs:
+                    why = f"{each:,.1f} s each for {folds + 1} trainings, and {left:,.0f} s are left (--budget)"
+                    chosen = Choice("epochs", fitting, why)
+            if run is not None:
+                run.decide(epochs=chosen.value)
+        rate = Choice("learning rate", plan.rate, "as asked" if scope.rate else f"usual for {type(scope).__name__}")
+        return dataclasses.replace(plan, steps=plan.steps * chosen.value), [*self.said, chosen, rate]
+
+    @property
+    def scope(self) -> Scope:
+        """What may learn, and how."""
+        scope = self.parts[0]
+        assert isinstance(scope, Scope)
+        return scope
+
+    def trunk(self) -> nn.Module:
+        """A fresh trunk, or what of it lies above the boundary."""
+        return self._fresh()[1]
+
+    def _fresh(self) -> tuple[nn.Module, nn.Module]:
+        """A fresh trunk, and what of it is trained; they share their weights."""
+        trunk = self.start.backbone.module()
+        if self.cached is None:
+            return trunk, trunk
+        return trunk, Stages.of(trunk, self.feed.size_px).cut(self.below)[1]
+
+    def method(self, rows: Rows) -> Tune:
+        """The techniques, from a head that was solved on these rows alone."""
+        head = self._head(rows)
+        views = (next(c.value for c in self.said if c.name == "views"),)
+        stages = _stages(self.start.backbone.module(), self.feed.size_px, self.parts[0])
+        names, shares = (stages.names, stages.shares) if stages else ((), ())
+        if self.cached is not None and stages is not None:
+            kept = set(stages.layers[self.below :])
+            names, shares = tuple(tuple(n for n in stage if n in kept) for stage in names), ()
+            names = tuple(stage for stage in names if stage)
+        return Tune(self.parts, head.arrays["weight"], head.arrays["bias"], names, shares, views)
+
+    def _head(self, rows: Rows) -> Head:
+        scope, C = self.scope, len(self.ground.dataset.labels)
+        if scope.head == "new":
+            weight = np.zeros((self.start.x(rows[:1]).shape[1], C), np.float32)
+            return Head("linear", {"weight": weight, "bias": np.zeros(C, np.float32)})
+        spec = self.start.probe.head.method
+        spec = spec if self.start.probe.head.kind == "linear" else "logistic"
+        y, dataset = self.ground.dataset.targets()[rows], self.ground.dataset
+        inner = make_folds(y, keep_together(dataset)[rows], 5, self.seed)
+        best, _ = probes.choose(self.start.x(rows), y, inner, C, methods=(spec,))
+        return best.head
+
+    def _of(self, rows: Rows) -> Feed:
+        return dataclasses.replace(self.feed, chosen=np.intersect1d(rows, self.readable))
+
+    def train(self, plan: loop.Plan, rows: Rows, name: str) -> Grafted:
+        """One training, from where it was left."""
+        return self._train(plan, rows, name)[1]
+
+    def _train(self, plan: loop.Plan, rows: Rows, name: str) -> tuple[nn.Module, Grafted]:
+        feed = self._of(rows)
+        steps = max(1, round(plan.steps * len(feed.chosen) / len(np.intersect1d(self.ground.train, self.readable))))  # type: ignore[arg-type]
+        plan = dataclasses.replace(plan, steps=steps)
+        whole, trained = self._fresh()
+        method = self.method(feed.chosen)  # type: ignore[arg-type]
+        with self._run(name, {"plan": dataclasses.asdict(plan), "rows": digest(rows.tolist())}) as run:
+            model = loop.train(
+                trained, [method], feed, plan, run, self.watch, stage=f"{self.spec.partition('(')[0]} {name}"
+            )
+        assert isinstance(model, Grafted)
+        return whole, model
+
+    @contextlib.contextmanager
+    def _run(self, name: str, settings: dict[str, Any]) -> Iterator[Run | None]:
+        """Where a training of these settings keeps its checkpoints."""
+        if self.run is None:
+            yield None
+            return
+        card = self.start.backbone.card
+        whole = {"spec": self.spec, "backbone": card.key, "images": self.images.key, "name": name, **settings,
+                 "targets": digest(self.ground.dataset.table["target"].to_pylist()), "seed": self.seed}  # fmt: skip
+        with Run(self.run / f"{name.replace(' ', '-')}-{digest(whole)}", whole) as run:
+            yield run
+
+    @torch.no_grad()
+    def logits(self, model: Grafted, rows: Rows) -> NDArray[np.float32]:
+        """(len(rows), C) without augmentation."""
+        model.eval()
+        parts = [np.zeros((0, len(self.ground.dataset.labels)), np.float32)]
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            parts.append(model(*self._plain(some)).logits.float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def _plain(self, rows: Rows) -> list[Tensor]:
+        if self.cached is not None:
+            return [torch.from_numpy(x).to(self.device) for x in self.cached.plain(rows)]
+        return [_shown(self.images, self.feed, rows, 0, "plain", self.seed).to(self.device)]
+
+    def whole(self, plan: loop.Plan) -> tuple[Tuned, Head, dict[str, Any]]:
+        """Trained on everything: the backbone, its head, and what was proven about the weights."""
+        before = self.start.backbone.module()
+        trunk, model = self._train(plan, self.ground.train, "on everything")
+        shipped = trunk if isinstance(model.neck, nn.Identity) else nn.Sequential(trunk, model.neck)
+        head = Head(
+            "linear",
+            {
+                "weight": np.ascontiguousarray(model.head.weight.detach().cpu().numpy().T),
+                "bias": model.head.bias.detach().cpu().numpy().copy(),
+            },
+            activation="sigmoid" if self.ground.dataset.multilabel else "softmax",
+            method=self.spec,
+        )
+        tuned = Tuned.of(self.start.backbone.card, shipped, model.head.in_features, self.spec)
+        facts = {
+            "spec": self.spec,
+            "choices": {c.name: c.value for c in self.said},
+            "proofs": proofs(before, trunk, self._frozen(trunk)),
+        }
+        return tuned, head, facts
+
+    def _frozen(self, trunk: nn.Module) -> list[str]:
+        """Names of the layers that must not have moved."""
+        stages = _stages(trunk, self.feed.size_px, self.parts[0])
+        return list(stages.layers[: self.below]) if stages else []
+
+
+def proofs(before: nn.Module, after: nn.Module, frozen: Sequence[str]) -> dict[str, Any]:
+    """What moved and what did not: tensors of frozen layers bit by bit, and how many of the others changed."""
+    old, new = before.state_dict(), after.state_dict()
+    still = [name for name in old if any(name.startswith(f"{layer}.") for layer in frozen)]
+    moved = [name for name in still if not torch.equal(old[name].cpu(), new[name].cpu())]
+    if moved:
+        raise BadSetting(f"Frozen weights have moved: {', '.join(moved[:3])}. This must not happen; please report it")
+    free = [name for name in old if name not in set(still) and name in new]
+    changed = [name for name in free if not torch.equal(old[name].cpu(), new[name].cpu())]
+    return {
+        "frozen": len(still),
+        "frozen_moved": 0,
+        "free": len(free),
+        "free_moved": len(changed),
+        "weights": checksum(after),
+    }
+
+
+def _recipes(p: Preprocess) -> dict[str, Recipe]:
+    """The views, "plain" being what the backbone will be asked with."""
+    share = (p.crop_px / p.resize_px) ** 2
+    plain = Recipe(area=(share, share), ratio=1.0, centred=True)
+    return {**image_views.RECIPES, "plain": plain}
+
+
+def _shown(images: Frames, feed: Feed, rows: Rows, visit: int, view: str, seed: int) -> Tensor:
+    """One view of some rows, (B, 3, S, S)."""
+    return image_views.view(
+        torch.from_numpy(images(rows)), feed.recipes[view], feed.size_px, seed=seed, visits=np.full(len(rows), visit),
+        rows=rows, number=0, mean=feed.mean, std=feed.std,
+    )  # fmt: skip
+
+
+def _stages(trunk: nn.Module, size_px: int, scope: Technique) -> Stages | None:
+    """The trunk's layers; None where they cannot be told apart and nobody needs them."""
+    try:
+        return Stages.of(trunk, size_px)
+    except BadSetting:
+        if type(scope).__name__ == "LastStages":
+            raise
+        return None
+
+
+def _cache(
+    stages: Stages,
+    below: int,
+    images: Frames,
+    feed: Feed,
+    view: str,
+    backbone: Backbone,
+    scope: Scope,
+    device: str,
+    seed: int,
+    deadline: float,
+    watch: Watch,
+) -> tuple[boundary.Stored | None, Choice]:
+    """What is frozen runs now, once per view."""
+    card, dtype = backbone.card, scope.store
+    lower = stages.cut(below)[0]
+    crossing = shapes(lower, feed.size_px)
+    choice = boundary.choose_views(len(images.index), crossing, dtype, scope.views or VIEWS)
+    if choice.value == 0 or scope.views == 0:
+        return None, choice if scope.views != 0 else Choice(
+            "cached views", 0, "as asked: everything runs in every epoch"
+        )
+    forward, engine = _forward(lower, card.key, below, feed.size_px, device)
+
+    def make(rows: Rows, number: int) -> Sequence[NDArray[np.float32]]:
+        rows = np.where(
+            images.index[rows] >= 0, rows, np.flatnonzero(images.index >= 0)[0]
+        )  # unread ones are not asked
+        return forward(_shown(images, feed, rows, max(number, 0), view if number >= 0 else "plain", seed))
+
+    if math.isfinite(deadline) and not scope.views:
+        choice = _affordable(choice, make, len(images.index), deadline)
+    p = card.preprocess
+    key = digest([card.key, below, stages.layers[below], dataclasses.asdict(feed.recipes[view]), seed, dtype, engine,
+                  p.key, images.key])  # fmt: skip
+    threads = settings.threads().value
+    with _threads(1):
+        found = boundary.store(key, len(images.index), crossing, choice.value, make, dtype=dtype,
+                               threads=threads, progress=watch.progress)  # fmt: skip
+    return found, choice
+
+
+def _affordable(choice: Choice, make: boundary.Make, items: int, deadline: float) -> Choice:
+    """Fewer views where they would eat up the time."""
+    some = np.arange(min(boundary.AT_ONCE, items))
+    make(some, 0)
+    began = time.monotonic()
+    make(some, 0)
+    each = (time.monotonic() - began) / len(some) * items / settings.threads().value  # seconds of a view of all items
+    views = int(CACHE_SHARE * (deadline - time.monotonic()) / each) - 1
+    if views >= choice.value:
+        return choice
+    return Choice(
+        "cached views", max(1, views), f"about {each:,.0f} s each, a part of the time that is left (--budget)"
+    )
+
+
+def _forward(
+    lower: nn.Module, key: str, below: int, size_px: int, device: str
+) -> tuple[Callable[[Tensor], Sequence[NDArray[np.float32]]], str]:
+    """What runs the frozen part: onnxruntime on a processor, torch elsewhere."""
+    if device != "cpu":
+        lower = lower.to(device)
+
+        def by_torch(images: Tensor) -> Sequence[NDArray[np.float32]]:
+            with torch.no_grad():
+                return [x.float().cpu().numpy() for x in lower(images.to(device))]
+
+        return by_torch, f"torch {device.split(':')[0]}"
+    name = digest([key, "below", below, 1])
+    graph = weights.load_graph(name)
+    if graph is None:
+        graph = export_below(lower, size_px)
+        weights.save_graph(name, graph)
+    running = session(graph, threads=1)
+    return lambda images: [np.asarray(x) for x in running.run(None, {"images": images.numpy()})], "onnxruntime"
+
+
+def _device() -> str:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found.type if found else "cpu"
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
