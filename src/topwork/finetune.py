@@ -89,6 +89,7 @@ def tune(
     run: Path | None,
     seed: int,
     watch: Watch,
+    engine: str = "auto",
 ) -> Tuning | str:
     """The folds' trainings; or, in words, why there is no time for them.
 
@@ -97,7 +98,7 @@ def tune(
     left = deadline - time.monotonic()
     if left < LEAST_SECONDS:
         return f"left out: the budget has {max(left, 0):,.0f} s left, less than {LEAST_SECONDS:g} s (--budget)"
-    bench = Bench.of(ground, spec, parts, start, deadline, run, seed, watch)
+    bench = Bench.of(ground, spec, parts, start, deadline, run, seed, watch, engine)
     folds = ground.folds[ground.train]
     asked = _asked(ground)
     plan, choices = bench.plan(deadline, len(asked))
@@ -159,6 +160,7 @@ class Bench:
         run: Path | None,
         seed: int,
         watch: Watch,
+        engine: str,
     ) -> Bench:
         """Decode, find the boundary, and fill its cache."""
         scope, dataset, card = parts[0], ground.dataset, start.backbone.card
@@ -175,12 +177,12 @@ class Bench:
         device = os.environ.get("TOPWORK_DEVICE") or _device()
         trunk = start.backbone.module()
         below, cached, said = 0, None, [Choice("views", view, "as augmentation")]
-        stages = _stages(trunk, p.crop_px, scope)
+        stages = stages_of(trunk, p.crop_px, scope)
         if stages is not None:
             below = scope.boundary(stages.shares)
         if below and stages is not None:
             cached, choice = _cache(
-                stages, below, images, feed, view, start.backbone, scope, device, seed, deadline, watch
+                stages, below, images, feed, view, start.backbone, scope, device, engine, seed, deadline, watch
             )
             said.append(choice)
             feed = dataclasses.replace(feed, stored=cached) if cached else feed
@@ -252,7 +254,7 @@ class Bench:
         """The techniques, from a head that was solved on these rows alone."""
         head = self._head(rows)
         views = (next(c.value for c in self.said if c.name == "views"),)
-        stages = _stages(self.start.backbone.module(), self.feed.size_px, self.parts[0])
+        stages = stages_of(self.start.backbone.module(), self.feed.size_px, self.parts[0])
         names, shares = (stages.names, stages.shares) if stages else ((), ())
         if self.cached is not None and stages is not None:
             kept = set(stages.layers[self.below :])
@@ -343,7 +345,7 @@ class Bench:
 
     def _frozen(self, trunk: nn.Module) -> list[str]:
         """Names of the layers that must not have moved."""
-        stages = _stages(trunk, self.feed.size_px, self.parts[0])
+        stages = stages_of(trunk, self.feed.size_px, self.parts[0])
         return list(stages.layers[: self.below]) if stages else []
 
 
@@ -380,7 +382,7 @@ def _shown(images: Frames, feed: Feed, rows: Rows, visit: int, view: str, seed: 
     )  # fmt: skip
 
 
-def _stages(trunk: nn.Module, size_px: int, scope: Technique) -> Stages | None:
+def stages_of(trunk: nn.Module, size_px: int, scope: Technique) -> Stages | None:
     """The trunk's layers; None where they cannot be told apart and nobody needs them."""
     try:
         return Stages.of(trunk, size_px)
@@ -399,6 +401,7 @@ def _cache(
     backbone: Backbone,
     scope: Scope,
     device: str,
+    engine: str,
     seed: int,
     deadline: float,
     watch: Watch,
@@ -412,7 +415,7 @@ def _cache(
         return None, choice if scope.views != 0 else Choice(
             "cached views", 0, "as asked: everything runs in every epoch"
         )
-    forward, engine = _forward(lower, card.key, below, feed.size_px, device)
+    forward, engine = _forward(lower, card.key, below, feed.size_px, device, engine)
 
     def make(rows: Rows, number: int) -> Sequence[NDArray[np.float32]]:
         rows = np.where(
@@ -448,11 +451,11 @@ def _affordable(choice: Choice, make: boundary.Make, items: int, deadline: float
 
 
 def _forward(
-    lower: nn.Module, key: str, below: int, size_px: int, device: str
+    lower: nn.Module, key: str, below: int, size_px: int, device: str, engine: str
 ) -> tuple[Callable[[Tensor], Sequence[NDArray[np.float32]]], str]:
     """What runs the frozen part: onnxruntime on a processor, torch elsewhere."""
-    if device != "cpu":
-        lower = lower.to(device)
+    if device != "cpu" or engine == "torch":
+        lower = lower.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         def by_torch(images: Tensor) -> Sequence[NDArray[np.float32]]:
             with torch.no_grad():

@@ -126,9 +126,12 @@ def _check_tuning(spec: str, backbone: str) -> None:
     """What can be wrong with a tuned step, before any work."""
     need_train(f"The step '{spec}'")
     from topwork.adaptation.graft import techniques
+    from topwork.finetune import stages_of
 
-    techniques(spec)
-    find(backbone).module()  # an ONNX file can only be used frozen
+    scope, found = techniques(spec)[0], find(backbone)
+    stages = stages_of(found.module(), found.card.preprocess.crop_px, scope)  # an ONNX file can only be used frozen
+    if stages is not None:
+        scope.boundary(stages.shares)
 
 
 def climb(
@@ -170,7 +173,7 @@ def climb(
             if frozen is None:
                 features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
                 frozen = solve(ground, Plan("probe", one.backbone, ("auto",)), backbone, features, began, watch)
-            tuned = _tuned(ground, one, frozen, deadline, run, seed, watch)
+            tuned = _tuned(ground, one, frozen, deadline, run, seed, watch, extraction)
             if isinstance(tuned, str):
                 steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, tuned))
                 watch.say(f"{one.name}: {tuned}")
@@ -178,7 +181,7 @@ def climb(
             rung, finish = tuned
             pays, verdict = (True, "the start") if best is None else _compare(ground, best, rung)
             if pays:
-                rung = finish(extraction)
+                rung = finish()
             rung = dataclasses.replace(rung, seconds=time.monotonic() - began)
         else:
             sample = [] if one.required else _sample(ground.dataset, backbone, store, deadline, extraction)
@@ -201,8 +204,15 @@ def climb(
 
 
 def _tuned(
-    ground: Ground, one: Plan, frozen: Rung, deadline: float, run: Path | None, seed: int, watch: Watch
-) -> tuple[Rung, Callable[[Mapping[str, Any]], Rung]] | str:
+    ground: Ground,
+    one: Plan,
+    frozen: Rung,
+    deadline: float,
+    run: Path | None,
+    seed: int,
+    watch: Watch,
+    extraction: Mapping[str, Any],
+) -> tuple[Rung, Callable[[], Rung]] | str:
     """A tuned step up to its comparison, and what trains it on everything; or, in words, why it is left out."""
     deadline = math.inf if one.required else deadline
     try:
@@ -211,7 +221,10 @@ def _tuned(
         from topwork.adaptation.graft import techniques
 
         start = finetune.Start(frozen.backbone, frozen.x, frozen.probe)
-        found = finetune.tune(ground, one.methods[0], techniques(one.methods[0]), start, deadline, run, seed, watch)
+        found = finetune.tune(
+            ground, one.methods[0], techniques(one.methods[0]), start, deadline, run, seed, watch,
+            extraction.get("engine", "auto"),
+        )  # fmt: skip
     except (MissingExtra, BadSetting) as error:
         if one.required:
             raise
@@ -227,7 +240,7 @@ def _tuned(
     held = np.intersect1d(ground.held, found.readable)
     rung = Rung(one, frozen.backbone, frozen.features, probe, (), found.rows, held, 0.0, frozen, found.held)
 
-    def finish(extraction: Mapping[str, Any]) -> Rung:
+    def finish() -> Rung:
         backbone, head, facts = found.again()
         head = dataclasses.replace(head, temperature=temperature)
         asked = held if len(held) else found.rows

@@ -152,9 +152,9 @@ def _grouped(names: Sequence[str], sizes: Sequence[int]) -> tuple[tuple[str, ...
     if len(set(maps)) > 2:
         starts = [i for i in range(1, len(names)) if sizes[i] and sizes[i] != _before(sizes, i)]
     else:
-        blocks = [name.rsplit(".", 1)[0] for name in names]
-        most = max(set(blocks), key=blocks.count)  # the container that has most layers
-        starts = [i for i, block in enumerate(blocks) if block == most][1:]
+        owners = [name.rpartition(".")[0] if name.rpartition(".")[2].isdigit() else "" for name in names]
+        most = max(owners, key=lambda owner: owners.count(owner) if owner else 0)  # the list that has most blocks
+        starts = [i for i, owner in enumerate(owners) if owner == most][1:] if most else list(range(1, len(names)))
     cuts = [0, *starts, len(names)]
     return tuple(tuple(names[a:b]) for a, b in itertools.pairwise(cuts))
 

@@ -1,0 +1,215 @@
+"""Tuned steps from door to door: folds, comparison, training on everything, proofs, resume to the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+
+import topwork as tw  # noqa: E402
+from topwork import finetune, ladder, verbs  # noqa: E402
+from topwork.adaptation import loop  # noqa: E402
+from topwork.adaptation.graft import techniques  # noqa: E402
+from topwork.backbones import find, folder_write  # noqa: E402
+from topwork.errors import BadSetting, UnknownName  # noqa: E402
+from topwork.ground import divide  # noqa: E402
+from topwork.types import Preprocess, Watch  # noqa: E402
+
+S = 32
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    monkeypatch.setenv("TOPWORK_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    """A small network with random weights, as a local folder."""
+    folder = tmp_path_factory.mktemp("weights") / "small"
+    torch.manual_seed(3)
+    network = timm.create_model("test_resnet", num_classes=0)
+    half = (0.5, 0.5, 0.5)
+    folder_write.write(
+        folder, network, "timm.create_model('test_resnet', num_classes=0)", Preprocess(36, S, half, half), {"name": "s"}
+    )
+    return f"local:{folder}"
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory):
+    """Two classes that random features hardly tell apart: stripes that lean left or right."""
+    folder = tmp_path_factory.mktemp("data") / "stripes"
+    draw = np.random.default_rng(0)
+    u, v = np.meshgrid(np.arange(S), np.arange(S))
+    for label, sign in (("left", 1), ("right", -1)):
+        (folder / label).mkdir(parents=True)
+        for i in range(40):
+            wave = np.sin(0.7 * (u + sign * v) + draw.uniform(0, 6.28))[..., None]
+            picture = 128 + 60 * wave * draw.uniform(-1, 1, 3) + draw.normal(0, 60, (S, S, 3))
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / label / f"{i:02}.png")
+    return folder
+
+
+def climbed(data, spec, backbone, run=None, **more):
+    ground = divide(verbs.inspect(verbs.read(data)).dataset)
+    plans = ladder.plan(["probe", spec], backbone)
+    return ground, ladder.climb(ground, plans, None, deadline=float("inf"), watch=Watch(), run=run, **more)
+
+
+def bench(data, spec, backbone, run=None, engine="torch"):
+    ground = divide(verbs.inspect(verbs.read(data)).dataset)
+    rung = ladder.climb(ground, ladder.plan("probe", backbone), None, deadline=float("inf"), watch=Watch()).best
+    start = finetune.Start(rung.backbone, rung.x, rung.probe)
+    return finetune.Bench.of(ground, spec, techniques(spec), start, float("inf"), run, 0, Watch(), engine)
+
+
+def test_a_tuned_step_that_pays_is_trained_on_everything_and_shipped(stripes, backbone, tmp_path):
+    spec = "lp_ft(epochs=12, rate=1e-2, batch=16) + view('plain')"
+    model = tw.fit(stripes, backbone=backbone, steps=["probe", spec], out=tmp_path / "model")
+    report = model.report
+    tuned = report["steps"][-1]
+    assert tuned["kept"], tuned["verdict"]
+    assert tuned["metrics"]["accuracy"]["value"] > report["steps"][0]["metrics"]["accuracy"]["value"]
+    proofs = report["tuning"]["proofs"]
+    assert proofs["frozen"] == 0
+    assert proofs["free_moved"] > 30
+    assert report["backbone"]["weights"] != find(backbone).card.weights
+    assert report["backbone"]["trained_on"].endswith(spec)
+    assert "same label for 80 of 80 images" in report["proof"]["text"]
+    assert tw.load(tmp_path / "model").predict(stripes / "left" / "00.png").label in ("left", "right")
+    assert not (tmp_path / "model.run").exists()
+
+
+def test_frozen_stages_stay_bit_for_bit(stripes, backbone, tmp_path):
+    ground, climb = climbed(stripes, "last_stages(2, epochs=1, batch=16)", backbone)
+    b = bench(stripes, "last_stages(2, epochs=1, batch=16)", backbone)
+    plan, _ = b.plan(float("inf"), 1)
+    _, head, facts = b.whole(plan)
+    assert facts["proofs"]["frozen"] > 10
+    assert facts["proofs"]["free_moved"] > 4
+    assert head.arrays["weight"].shape[1] == 2
+    assert climb.rungs[-1].probe.held_out.shape == (len(ground.train), 2)
+
+
+def test_cached_activations_give_the_weights_that_the_whole_network_gives(stripes, backbone):
+    spec = "last_stages(2, epochs=2, batch=16, store='float32', views={views})"
+    models = []
+    for views in (2, 0):  # two epochs: the same views of every image with and without the cache
+        b = bench(stripes, spec.format(views=views), backbone)
+        assert (b.cached is None) == (views == 0)
+        plan, _ = b.plan(float("inf"), 1)
+        tuned, head, _ = b.whole(plan)
+        models.append((tuned.trunk.state_dict(), head.arrays))
+    (cached, head), (whole, other) = models
+    assert all(torch.equal(cached[name], whole[name]) for name in whole)
+    assert all(np.array_equal(head[name], other[name]) for name in other)
+
+
+def test_onnxruntime_below_the_boundary_is_the_same_function(stripes, backbone):
+    rows = np.arange(5)
+    plain = [
+        bench(stripes, "last_stages(2, store='float32')", backbone, engine=engine).cached.plain(rows)
+        for engine in ("torch", "auto")
+    ]
+    for x, y in zip(*plain, strict=True):
+        assert np.abs(x - y).max() < 1e-4 * max(1, np.abs(y).max())
+
+
+def test_plain_views_are_what_extraction_sees(stripes, backbone):
+    b = bench(stripes, "lp_ft", backbone)
+    rows = np.arange(6)
+    with torch.no_grad():
+        mine = b.start.backbone.module()(*b._plain(rows)).numpy()
+    assert np.abs(mine - b.start.x(rows)).max() < 2e-3 * np.abs(mine).max()
+
+
+def test_early_stopping_goes_back_to_the_best_moment():
+    values = iter([3.0, 1.0, 2.0, 2.5, 9.0])
+    seen = []
+
+    def measure(model):
+        seen.append({n: p.detach().clone() for n, p in model.named_parameters()})
+        return next(values)
+
+    from topwork.adaptation.feed import Feed
+    from topwork.adaptation.graft import Scope, Tune
+
+    X = np.random.default_rng(0).integers(0, 256, (16, S, S, 3), dtype=np.uint8)
+    feed = Feed(lambda rows, _: X[rows], np.arange(16) % 2, S, classes=(2,))
+    trunk = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    tune = Tune((Scope(),), np.zeros((4, 2), np.float32), np.zeros(2, np.float32))
+    plan = loop.Plan(steps=50, batch=8, ema=0.0)
+    model = loop.train(trunk, [tune], feed, plan, judge=loop.Judge(measure, every=2, patience=2))
+    assert len(seen) == 4  # 3, 1, then two in vain
+    assert all(torch.equal(p, seen[1][n]) for n, p in model.named_parameters())
+
+
+def test_learning_rate_finder_finds_a_rate_at_which_it_learns(stripes, backbone):
+    b = bench(stripes, "lp_ft(batch=16)", backbone)
+    plan, _ = b.plan(float("inf"), 1)
+    rate = loop.find_rate(b.trunk, [b.method(b.ground.train)], b._of(b.ground.train), plan, steps=30)
+    assert 1e-6 < rate < 0.5
+
+
+@pytest.mark.parametrize(
+    ("steps", "error", "says"),
+    [
+        ("last_stages(9)", BadSetting, "has 4 stages"),
+        ("last_stages(0)", BadSetting, "n=0"),
+        ("lp_ft + no_such", UnknownName, "no_such"),
+        ("lp_ft(speed=3)", BadSetting, "no option speed"),
+        ("last_stage(1)", UnknownName, "last_stages"),
+    ],
+)
+def test_bad_steps_stop_before_work(stripes, backbone, tmp_path, steps, error, says):
+    with pytest.raises(error, match=says):
+        tw.fit(stripes, backbone=backbone, steps=steps, out=tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_no_time_is_said(stripes, backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr(ladder, "AUTO", ("majority", "probe", "lp_ft"))
+    model = tw.fit(stripes, backbone=backbone, budget="3s", out=tmp_path / "model")
+    assert "less than 15 s (--budget)" in model.report["steps"][-1]["verdict"]
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_gives_the_same_bits(stripes, backbone, tmp_path):
+    words = ["fit", str(stripes), "--backbone", backbone, "--engine", "onnxruntime"]
+    words += ["--steps", "probe,lp_ft(epochs=12, rate=1e-2, batch=16) + view('plain')"]
+    env = {**os.environ, "TOPWORK_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+
+    def start(name):
+        command = [sys.executable, "-m", "topwork", *words, "--out", str(tmp_path / name / "model")]
+        return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    calm = start("calm")
+    assert calm.wait() == 0
+    run = tmp_path / "killed" / "model.run"
+    for kill in range(3):
+        process = start("killed")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and len(list(run.glob("fold-*"))) <= kill and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.4)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = start("killed")
+    assert last.wait() == 0
+    for name in ("model.onnx", "model.safetensors"):
+        assert (tmp_path / "calm/model" / name).read_bytes() == (tmp_path / "killed/model" / name).read_bytes()
+    both = [json.loads((tmp_path / n / "model/report.json").read_text()) for n in ("calm", "killed")]
+    assert both[0]["metrics"] == both[1]["metrics"]
