@@ -16,7 +16,7 @@ FLOORS = [
     {"nn"},
     {"modalities", "tasks"},
     {"sources", "data", "backbones", "features", "adaptation", "evaluation", "artefact", "ranking"},
-    {"verbs", "account", "ladder", "finetune", "ground", "pretraining", "choosing", "shortlist"},
+    {"verbs", "account", "ladder", "finetune", "mirrors", "ground", "pretraining", "choosing", "shortlist"},
     {"__init__", "__main__", "cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

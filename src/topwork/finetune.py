@@ -39,6 +39,7 @@ from topwork.errors import BadSetting
 from topwork.features import boundary, contents
 from topwork.features.frames import Frames, frames
 from topwork.ground import Ground
+from topwork.mirrors import choose_view
 from topwork.modalities import image_views
 from topwork.modalities.image_views import Recipe
 from topwork.nn.session import session
@@ -104,7 +105,7 @@ def tune(
     plan, choices = bench.plan(deadline, len(asked))
     if isinstance(plan, str):
         return plan
-    for choice in choices:
+    for choice in choices[1:]:
         watch.say(str(choice))
     rows, logits, held = [], [], np.zeros((0, len(ground.dataset.labels)), np.float32)
     for number, fold in enumerate(asked):
@@ -168,15 +169,17 @@ class Bench:
         p, found = card.preprocess, contents.distinct(dataset)
         images = frames(dataset, found, p.resize_px, progress=watch.progress, like=p)
         recipes = _recipes(p)
-        view = next((v for v in (getattr(part, "view", None) for part in parts) if v), "crop")
         targets = dataset.targets()
         feed = Feed(
             lambda rows, _: images(rows), targets if dataset.multilabel else targets.astype(np.int64), p.crop_px,
             classes=(len(dataset.labels),), mean=p.mean, std=p.std, recipes=recipes, width=card.features,
         )  # fmt: skip
         device = os.environ.get("TOPWORK_DEVICE") or _device()
-        trunk = start.backbone.module()
-        below, cached, said = 0, None, [Choice("views", view, "as augmentation")]
+        named = next((v for v in (getattr(part, "view", None) for part in parts) if v), None)
+        chosen = Choice("views", named, "as asked") if named else _view(ground, start, images, feed, seed)
+        watch.say(str(chosen))
+        trunk, view = start.backbone.module(), chosen.value
+        below, cached, said = 0, None, [chosen]
         stages = stages_of(trunk, p.crop_px, scope)
         if stages is not None:
             below = scope.boundary(stages.shares)
@@ -372,6 +375,21 @@ def _recipes(p: Preprocess) -> dict[str, Recipe]:
     share = (p.crop_px / p.resize_px) ** 2
     plain = Recipe(area=(share, share), ratio=1.0, centred=True)
     return {**image_views.RECIPES, "plain": plain}
+
+
+def _view(ground: Ground, start: Start, images: Frames, feed: Feed, seed: int) -> Choice:
+    """Mirrored or not, by asking the frozen backbone."""
+    rows = np.intersect1d(ground.train, np.flatnonzero(images.index >= 0))
+    running = session(start.backbone.graph())
+
+    def ask(some: Rows, mirrored: bool) -> NDArray[np.float32]:
+        found = []
+        for begin in range(0, len(some), BATCH):
+            x = _shown(images, feed, some[begin : begin + BATCH], 0, "plain", seed)
+            found.append(np.asarray(running.run(None, {"images": (x.flip(3) if mirrored else x).numpy()})[0]))
+        return np.concatenate(found)
+
+    return choose_view(rows, ground.dataset.targets()[rows], ground.folds[rows], ask, seed)
 
 
 def _shown(images: Frames, feed: Feed, rows: Rows, visit: int, view: str, seed: int) -> Tensor:

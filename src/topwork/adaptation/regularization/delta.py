@@ -13,7 +13,7 @@ on four batches, with a pass forward for every channel (thousands). It says some
 something. Of every stage we take the last map, after norm and activation, or the last tokens; without either, features.
 
 Li et al., DELTA: Deep Learning Transfer using Feature Map with Attention, ICLR 2019. Theirs are distances of what
-convolutions give before their norms, relative to nothing, with alpha 0.01. Behind norms maps are larger by far: the same
+convolutions give before their norms, relative to nothing, with alpha 0.01. Behind norms maps are far larger: the same
 formula gave 1,400 for mobilenetv2 on photos at the first step, beside a task loss of 0.7. Hence shares of the old map.
 """
 
