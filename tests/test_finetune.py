@@ -1,5 +1,6 @@
 """Tuned steps from door to door: folds, comparison, training on everything, proofs, resume to the same bits."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -71,9 +72,21 @@ def climbed(data, spec, backbone, run=None, **more):
 
 def bench(data, spec, backbone, run=None, engine="torch"):
     ground = divide(verbs.inspect(verbs.read(data)).dataset)
-    rung = ladder.climb(ground, ladder.plan("probe", backbone), None, deadline=float("inf"), watch=Watch()).best
+    plans = ladder.plan("probe", backbone)
+    rung = ladder.climb(
+        ground,
+        plans,
+        None,
+        deadline=float("inf"),
+        watch=Watch(),
+        engine="onnxruntime",  # not whichever was faster
+    ).best
     start = finetune.Start(rung.backbone, rung.x, rung.probe)
     return finetune.Bench.of(ground, spec, techniques(spec), start, float("inf"), run, 0, Watch(), engine)
+
+
+def on_everything(b):
+    return b.shipped(b.train(b.decide(float("inf"), 1).plan, b.ground.train, "on everything"))
 
 
 def test_a_tuned_step_that_pays_is_trained_on_everything_and_shipped(stripes, backbone, tmp_path):
@@ -96,8 +109,7 @@ def test_a_tuned_step_that_pays_is_trained_on_everything_and_shipped(stripes, ba
 def test_frozen_stages_stay_bit_for_bit(stripes, backbone, tmp_path):
     ground, climb = climbed(stripes, "last_stages(2, epochs=1, batch=16)", backbone)
     b = bench(stripes, "last_stages(2, epochs=1, batch=16)", backbone)
-    plan, _ = b.plan(float("inf"), 1)
-    _, head, facts = b.whole(plan)
+    _, head, facts = on_everything(b)
     assert facts["proofs"]["frozen"] > 10
     assert facts["proofs"]["free_moved"] > 4
     assert head.arrays["weight"].shape[1] == 2
@@ -110,8 +122,7 @@ def test_cached_activations_give_the_weights_that_the_whole_network_gives(stripe
     for views in (2, 0):  # two epochs: the same views of every image with and without the cache
         b = bench(stripes, spec.format(views=views), backbone)
         assert (b.cached is None) == (views == 0)
-        plan, _ = b.plan(float("inf"), 1)
-        tuned, head, _ = b.whole(plan)
+        tuned, head, _ = on_everything(b)
         models.append((tuned.trunk.state_dict(), head.arrays))
     (cached, head), (whole, other) = models
     assert all(torch.equal(cached[name], whole[name]) for name in whole)
@@ -134,6 +145,27 @@ def test_plain_views_are_what_extraction_sees(stripes, backbone):
     with torch.no_grad():
         mine = b.start.backbone.module()(*b._plain(rows)).numpy()
     assert np.abs(mine - b.start.x(rows)).max() < 2e-3 * np.abs(mine).max()
+
+
+def test_short_of_time_fewer_folds_are_asked():
+    affordable = finetune._affordable_epochs
+    assert affordable(1000, 10, 10, 5) == (10, 5, True)
+    assert affordable(160, 10, 10, 5) == (3, 5, True)  # 50 s for an epoch of everything
+    assert affordable(100, 10, 10, 5) == (5, 1, True)
+    assert affordable(30, 10, 10, 5) == (3, 1, False)
+    assert affordable(10, 10, 10, 5) == (1, 1, False)
+    assert affordable(5, 10, 10, 5) is None
+
+
+def test_patience_keeps_items_aside_and_stops(stripes, backbone):
+    b = bench(stripes, "lp_ft(epochs=30, rate=1e-2, batch=16, patience=1) + view('plain')", backbone)
+    feed, judge = b._judged(b._of(b.ground.train))
+    assert len(feed.chosen) == 72
+    assert judge.every == 5
+    lines = []
+    b = dataclasses.replace(b, watch=Watch(progress=lambda stage, done, total: lines.append(done)))
+    on_everything(b)
+    assert lines[-1] < 150  # of 30 epochs
 
 
 def test_early_stopping_goes_back_to_the_best_moment():
@@ -159,7 +191,7 @@ def test_early_stopping_goes_back_to_the_best_moment():
 
 def test_learning_rate_finder_finds_a_rate_at_which_it_learns(stripes, backbone):
     b = bench(stripes, "lp_ft(batch=16)", backbone)
-    plan, _ = b.plan(float("inf"), 1)
+    plan = b.decide(float("inf"), 1).plan
     rate = loop.find_rate(b.trunk, [b.method(b.ground.train)], b._of(b.ground.train), plan, steps=30)
     assert 1e-6 < rate < 0.5
 
@@ -213,3 +245,15 @@ def test_killed_and_resumed_gives_the_same_bits(stripes, backbone, tmp_path):
         assert (tmp_path / "calm/model" / name).read_bytes() == (tmp_path / "killed/model" / name).read_bytes()
     both = [json.loads((tmp_path / n / "model/report.json").read_text()) for n in ("calm", "killed")]
     assert both[0]["metrics"] == both[1]["metrics"]
+
+
+def test_two_losses_are_one_too_many():
+    with pytest.raises(BadSetting, match="more than one loss"):
+        techniques("lp_ft + focal + cross_entropy")
+
+
+def test_head_surgery_ships_its_layers(stripes, backbone, tmp_path):
+    spec = "last_stages(1, epochs=1, batch=16, head='new') + mlp_head(16)"
+    model = tw.fit(stripes, backbone=backbone, steps=["majority", spec], out=tmp_path / "model")
+    if model.report["steps"][-1]["kept"]:
+        assert model.report["backbone"]["features"] == 16

@@ -25,17 +25,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from topwork import settings
+from topwork import processes, settings
 from topwork.adaptation import Technique, loop
 from topwork.adaptation import probe as probes
 from topwork.adaptation.feed import Feed
 from topwork.adaptation.graft import Grafted, Scope, Tune
+from topwork.backbones.source_head import source_head
 from topwork.backbones.stages import Stages, shapes
 from topwork.backbones.trunk import export_below
 from topwork.backbones.tuned import Tuned, checksum
 from topwork.data.split import keep_together
 from topwork.data.split.kfold import folds as make_folds
 from topwork.errors import BadSetting
+from topwork.evaluation.calibrate import activate
 from topwork.features import boundary, contents
 from topwork.features.frames import Frames, frames
 from topwork.ground import Ground
@@ -45,14 +47,15 @@ from topwork.modalities.image_views import Recipe
 from topwork.nn.session import session
 from topwork.store import weights
 from topwork.store.runs import Run
+from topwork.tasks.classification import item_losses
 from topwork.types import Backbone, Choice, Head, Preprocess, Probe, Watch, digest
 
 Rows = NDArray[np.int64]
 
 BATCH = 32
 PRESENTATIONS = 12_000  # items shown in one training, if nothing else is said
-EPOCHS = (4, 40)  # at least, at most
-ENOUGH = 1_000  # out-of-fold items that a paired test wants where others measure
+EPOCHS = (3, 40)  # at least, at most
+ENOUGH = 600  # out-of-fold items that a paired test wants where others measure
 VIEWS = 4  # cached per item
 SPARE_SECONDS = 5.0  # for what comes after the training
 LEAST_SECONDS = 15.0  # with less nothing is begun
@@ -96,31 +99,53 @@ def tune(
 
     `run`: where trainings keep their checkpoints; None: nowhere, and nothing is taken up again.
     """
-    left = deadline - time.monotonic()
+    left = processes.decided(lambda: deadline - time.monotonic())
     if left < LEAST_SECONDS:
         return f"left out: the budget has {max(left, 0):,.0f} s left, less than {LEAST_SECONDS:g} s (--budget)"
     bench = Bench.of(ground, spec, parts, start, deadline, run, seed, watch, engine)
     folds = ground.folds[ground.train]
     asked = _asked(ground)
-    plan, choices = bench.plan(deadline, len(asked))
-    if isinstance(plan, str):
-        return plan
-    for choice in choices[1:]:
+    decided = bench.decide(deadline, len(asked))
+    if isinstance(decided, str):
+        return decided
+    plan, asked = decided.plan, asked[: decided.folds]
+    for choice in decided.choices[1:]:
         watch.say(str(choice))
     rows, logits, held = [], [], np.zeros((0, len(ground.dataset.labels)), np.float32)
+    first: Callable[[], Trained] | None = None
     for number, fold in enumerate(asked):
         own = ground.train[folds == fold]
-        model = bench.train(plan, np.setdiff1d(ground.train, own), f"fold {number + 1} of {len(asked)}")
+        trained = bench.train(plan, np.setdiff1d(ground.train, own), f"fold {number + 1} of {len(asked)}")
         rows.append(np.intersect1d(own, bench.readable))
-        logits.append(bench.logits(model, rows[-1]))
+        logits.append(bench.logits(trained.model, rows[-1]))
         if number == 0:
-            held = bench.logits(model, np.intersect1d(ground.held, bench.readable))
+            held = bench.logits(trained.model, np.intersect1d(ground.held, bench.readable))
+            first = None if decided.again else (lambda kept=trained: kept)
     order = np.argsort(np.concatenate(rows), kind="stable")
-    reason = f"{spec}: " + "; ".join(f"{choice.name} {choice.value}" for choice in choices)
+    reason = f"{spec}: " + "; ".join(f"{choice.name} {choice.value}" for choice in decided.choices)
+    again = first or (lambda: bench.train(plan, ground.train, "on everything"))
     return Tuning(
-        np.concatenate(rows)[order], np.concatenate(logits)[order], held, bench.readable, reason, tuple(choices),
-        lambda: bench.whole(plan),
+        np.concatenate(rows)[order], np.concatenate(logits)[order], held, bench.readable, reason,
+        tuple(decided.choices), lambda: bench.shipped(again()),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How a step is trained within its time."""
+
+    plan: loop.Plan
+    folds: int  # that are left out in turn
+    again: bool  # trained on everything afterwards; else the first fold's model is the one
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A training's result: the whole trunk, and the model that shares its weights."""
+
+    trunk: nn.Module
+    model: Grafted
 
 
 def _asked(ground: Ground) -> list[int]:
@@ -173,6 +198,7 @@ class Bench:
         feed = Feed(
             lambda rows, _: images(rows), targets if dataset.multilabel else targets.astype(np.int64), p.crop_px,
             classes=(len(dataset.labels),), mean=p.mean, std=p.std, recipes=recipes, width=card.features,
+            source_head=_source_head(start) if any(part.needs_source_head for part in parts) else None,
         )  # fmt: skip
         device = os.environ.get("TOPWORK_DEVICE") or _device()
         named = next((v for v in (getattr(part, "view", None) for part in parts) if v), None)
@@ -198,42 +224,51 @@ class Bench:
         """Rows whose image could be decoded."""
         return np.flatnonzero(self.images.index >= 0)
 
-    def plan(self, deadline: float, folds: int) -> tuple[loop.Plan | str, list[Choice]]:
-        """How long, how fast: what was asked for, or what the data and the time allow. Decided once per run."""
+    def decide(self, deadline: float, folds: int) -> Decided | str:
+        """How long, how fast: what was asked for, or what the data and the time allow. Decided once per run.
+
+        Where time is short fewer folds are asked, and at last the only fold's model is not trained again on everything.
+        """
         scope, n = self.scope, len(np.intersect1d(self.ground.train, self.readable))
         batch = scope.batch or min(BATCH, max(2, n // 4))
-        epochs = scope.epochs or int(np.clip(PRESENTATIONS // n, *EPOCHS))
-        why = (
-            "as asked" if scope.epochs else f"about {PRESENTATIONS:,} items are shown, at least {EPOCHS[0]} times each"
-        )
-        chosen = Choice("epochs", epochs, why)
+        wanted = scope.epochs or int(np.clip(PRESENTATIONS // n, *EPOCHS))
         plan = loop.Plan(
             steps=math.ceil(n / batch), batch=batch, optimizer=scope.optimizer, rate=scope.rate or scope.RATE,  # type: ignore[arg-type]
             weight_decay=scope.weight_decay, ema=scope.ema, device=self.device, seed=self.seed,
         )  # fmt: skip
+        why = (
+            "as asked" if scope.epochs else f"about {PRESENTATIONS:,} items are shown, at least {EPOCHS[0]} times each"
+        )
+        epochs, again = wanted, True
         with self._run("plan", {"deadline": math.isfinite(deadline), "folds": folds}) as run:
-            if run is not None and "epochs" in run.decided:
-                chosen = Choice("epochs", run.decided["epochs"], "as decided when this training was begun")
+            before = processes.decided(lambda: run.decided if run is not None else {})
+            if "epochs" in before:
+                epochs, folds, again = (before[name] for name in ("epochs", "folds", "again"))
+                why = "as decided when this training was begun"
             elif math.isfinite(deadline):
                 left = deadline - time.monotonic()
                 method, feed = self.method(self.ground.train), self._of(self.ground.train)
-                second = loop.pace(self.trunk, [method], feed, plan, min(3.0, left / 20))
-                each = second * plan.steps * (1 + 0.8 * folds)  # an epoch of every training
+                each = loop.pace(self.trunk, [method], feed, plan, min(3.0, left / 20)) * plan.steps  # an epoch
                 left = deadline - time.monotonic() - SPARE_SECONDS
-                fitting = int(left / each)
-                if fitting < min(EPOCHS[0], epochs):
-                    least = min(EPOCHS[0], epochs)
+                found = processes.decided(lambda: _affordable_epochs(left, each, wanted, folds))
+                if found is None:
                     return (
-                        f"left out: {least} epochs of {folds + 1} trainings take about {least * each:,.0f} s and the "
-                        f"budget has {max(left, 0):,.0f} s left (--budget)"
-                    ), []
-                if fitting < epochs:
-                    why = f"{each:,.1f} s each for {folds + 1} trainings, and {left:,.0f} s are left (--budget)"
-                    chosen = Choice("epochs", fitting, why)
+                        f"left out: one epoch takes about {each:,.0f} s and the budget has {max(left, 0):,.0f} s left "
+                        "(--budget)"
+                    )
+                fitting, folds, again = found
+                if fitting < wanted:
+                    epochs, why = fitting, f"{each:,.1f} s each, and {left:,.0f} s are left (--budget)"
             if run is not None:
-                run.decide(epochs=chosen.value)
-        rate = Choice("learning rate", plan.rate, "as asked" if scope.rate else f"usual for {type(scope).__name__}")
-        return dataclasses.replace(plan, steps=plan.steps * chosen.value), [*self.said, chosen, rate]
+                run.decide(epochs=epochs, folds=folds, again=again)
+        trainings = f"{folds} of the folds left out in turn" + (", then on everything" if again else "")
+        choices = [
+            *self.said,
+            Choice("epochs", epochs, why),
+            Choice("trainings", folds + again, trainings if again else f"{trainings}; no time to train on everything"),
+            Choice("learning rate", plan.rate, "as asked" if scope.rate else f"usual for {type(scope).__name__}"),
+        ]
+        return Decided(dataclasses.replace(plan, steps=plan.steps * epochs), folds, again, tuple(choices))
 
     @property
     def scope(self) -> Scope:
@@ -280,33 +315,55 @@ class Bench:
     def _of(self, rows: Rows) -> Feed:
         return dataclasses.replace(self.feed, chosen=np.intersect1d(rows, self.readable))
 
-    def train(self, plan: loop.Plan, rows: Rows, name: str) -> Grafted:
+    def train(self, plan: loop.Plan, rows: Rows, name: str) -> Trained:
         """One training, from where it was left."""
-        return self._train(plan, rows, name)[1]
-
-    def _train(self, plan: loop.Plan, rows: Rows, name: str) -> tuple[nn.Module, Grafted]:
-        feed = self._of(rows)
+        feed, judge = self._of(rows), None
+        if self.scope.patience:
+            feed, judge = self._judged(feed)
         steps = max(1, round(plan.steps * len(feed.chosen) / len(np.intersect1d(self.ground.train, self.readable))))  # type: ignore[arg-type]
         plan = dataclasses.replace(plan, steps=steps)
         whole, trained = self._fresh()
         method = self.method(feed.chosen)  # type: ignore[arg-type]
+        stage = f"{self.spec.partition('(')[0].partition('+')[0].strip()} {name}"
         with self._run(name, {"plan": dataclasses.asdict(plan), "rows": digest(rows.tolist())}) as run:
-            model = loop.train(
-                trained, [method], feed, plan, run, self.watch, stage=f"{self.spec.partition('(')[0]} {name}"
-            )
+            model = loop.train(trained, [method], feed, plan, run, self.watch, judge, stage)
         assert isinstance(model, Grafted)
-        return whole, model
+        if whole is not trained:  # layers that were replaced in the upper part are replaced in the whole
+            for name in {name for stage in method.stages for name in stage}:
+                whole.set_submodule(name, trained.get_submodule(name))
+        return Trained(whole, model)
+
+    def _judged(self, feed: Feed) -> tuple[Feed, loop.Judge]:
+        """A tenth of the items is kept aside, and their log loss says when to stop."""
+        rows, dataset = feed.chosen, self.ground.dataset
+        assert rows is not None
+        y = dataset.targets()
+        tenth = make_folds(y[rows], keep_together(dataset)[rows], 10, self.seed) == 0
+        aside = rows[tenth]
+
+        def measure(model: nn.Module) -> float:
+            assert isinstance(model, Grafted)
+            return float(item_losses(activate(self.logits(model, aside), dataset.multilabel), y[aside]).mean())
+
+        chosen = dataclasses.replace(feed, chosen=rows[~tenth])
+        every = max(1, math.ceil(len(chosen.chosen) / (self.scope.batch or BATCH)))  # type: ignore[arg-type]
+        return chosen, loop.Judge(measure, every, self.scope.patience)
 
     @contextlib.contextmanager
     def _run(self, name: str, settings: dict[str, Any]) -> Iterator[Run | None]:
         """Where a training of these settings keeps its checkpoints."""
-        if self.run is None:
+        folder = self.run
+        if folder is None:
             yield None
             return
         card = self.start.backbone.card
         whole = {"spec": self.spec, "backbone": card.key, "images": self.images.key, "name": name, **settings,
                  "targets": digest(self.ground.dataset.table["target"].to_pylist()), "seed": self.seed}  # fmt: skip
-        with Run(self.run / f"{name.replace(' ', '-')}-{digest(whole)}", whole) as run:
+        opened: list[Run] = []
+        processes.decided(
+            lambda: opened.append(Run(folder / f"{name.replace(' ', '-')}-{digest(whole)}", whole))
+        )  # the first keeps it; the others take from it what it remembers
+        with opened[0] if opened else contextlib.nullcontext() as run:
             yield run
 
     @torch.no_grad()
@@ -324,10 +381,10 @@ class Bench:
             return [torch.from_numpy(x).to(self.device) for x in self.cached.plain(rows)]
         return [_shown(self.images, self.feed, rows, 0, "plain", self.seed).to(self.device)]
 
-    def whole(self, plan: loop.Plan) -> tuple[Tuned, Head, dict[str, Any]]:
-        """Trained on everything: the backbone, its head, and what was proven about the weights."""
+    def shipped(self, trained: Trained) -> tuple[Tuned, Head, dict[str, Any]]:
+        """The backbone, its head, and what was proven about the weights."""
         before = self.start.backbone.module()
-        trunk, model = self._train(plan, self.ground.train, "on everything")
+        trunk, model = trained.trunk, trained.model
         shipped = trunk if isinstance(model.neck, nn.Identity) else nn.Sequential(trunk, model.neck)
         head = Head(
             "linear",
@@ -350,6 +407,15 @@ class Bench:
         """Names of the layers that must not have moved."""
         stages = stages_of(trunk, self.feed.size_px, self.parts[0])
         return list(stages.layers[: self.below]) if stages else []
+
+
+def _affordable_epochs(left: float, each: float, wanted: int, folds: int) -> tuple[int, int, bool] | None:
+    """Epochs, folds and whether to train on everything afterwards, if an epoch on everything takes `each` seconds."""
+    for least, count, again in ((EPOCHS[0], folds, True), (EPOCHS[0], 1, True), (EPOCHS[0], 1, False), (1, 1, False)):
+        fitting = int(left / (each * (0.8 * count + again)))
+        if fitting >= min(least, wanted):
+            return min(fitting, wanted), count, again
+    return None
 
 
 def proofs(before: nn.Module, after: nn.Module, frozen: Sequence[str]) -> dict[str, Any]:
@@ -375,6 +441,12 @@ def _recipes(p: Preprocess) -> dict[str, Recipe]:
     share = (p.crop_px / p.resize_px) ** 2
     plain = Recipe(area=(share, share), ratio=1.0, centred=True)
     return {**image_views.RECIPES, "plain": plain}
+
+
+def _source_head(start: Start) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """The classifier that the backbone was pretrained with, where its file still holds it."""
+    width = start.backbone.card.features
+    return source_head(start.backbone, width) if width else None
 
 
 def _view(ground: Ground, start: Start, images: Frames, feed: Feed, seed: int) -> Choice:
@@ -428,7 +500,7 @@ def _cache(
     card, dtype = backbone.card, scope.store
     lower = stages.cut(below)[0]
     crossing = shapes(lower, feed.size_px)
-    choice = boundary.choose_views(len(images.index), crossing, dtype, scope.views or VIEWS)
+    choice = _agreed(lambda: boundary.choose_views(len(images.index), crossing, dtype, scope.views or VIEWS))
     if choice.value == 0 or scope.views == 0:
         return None, choice if scope.views != 0 else Choice(
             "cached views", 0, "as asked: everything runs in every epoch"
@@ -442,7 +514,8 @@ def _cache(
         return forward(_shown(images, feed, rows, max(number, 0), view if number >= 0 else "plain", seed))
 
     if math.isfinite(deadline) and not scope.views:
-        choice = _affordable(choice, make, len(images.index), deadline)
+        most = choice
+        choice = _agreed(lambda: _affordable(most, make, len(images.index), deadline))
     p = card.preprocess
     key = digest([card.key, below, stages.layers[below], dataclasses.asdict(feed.recipes[view]), seed, dtype, engine,
                   p.key, images.key])  # fmt: skip
@@ -453,13 +526,19 @@ def _cache(
     return found, choice
 
 
+def _agreed(choose: Callable[[], Choice]) -> Choice:
+    """A choice that depends on the clock or the disk."""
+    return Choice(**processes.decided(lambda: dataclasses.asdict(choose())))
+
+
 def _affordable(choice: Choice, make: boundary.Make, items: int, deadline: float) -> Choice:
     """Fewer views where they would eat up the time."""
     some = np.arange(min(boundary.AT_ONCE, items))
     make(some, 0)
     began = time.monotonic()
     make(some, 0)
-    each = (time.monotonic() - began) / len(some) * items / settings.threads().value  # seconds of a view of all items
+    workers = settings.threads().value * processes.count()
+    each = (time.monotonic() - began) / len(some) * items / workers  # seconds of a view of all items
     views = int(CACHE_SHARE * (deadline - time.monotonic()) / each) - 1
     if views >= choice.value:
         return choice
@@ -481,10 +560,11 @@ def _forward(
 
         return by_torch, f"torch {device.split(':')[0]}"
     name = digest([key, "below", below, 1])
-    graph = weights.load_graph(name)
-    if graph is None:
-        graph = export_below(lower, size_px)
-        weights.save_graph(name, graph)
+    with processes.first():
+        graph = weights.load_graph(name)
+        if graph is None:
+            graph = export_below(lower, size_px)
+            weights.save_graph(name, graph)
     running = session(graph, threads=1)
     return lambda images: [np.asarray(x) for x in running.run(None, {"images": images.numpy()})], "onnxruntime"
 

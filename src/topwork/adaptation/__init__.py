@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,6 +92,11 @@ class Method:
         """What to compute once per item before the training: name -> spec of a backbone whose features are meant."""
         return {}
 
+    @property
+    def waits(self) -> bool:
+        """Whether what may learn has no gradient in some steps; several processes then look for it in each."""
+        return False
+
     def shares(self, counts: tuple[int, ...]) -> tuple[float, ...] | None:
         """How often each source of so many items is drawn, summing to 1; None: every item once per epoch."""
 
@@ -121,6 +126,13 @@ class Technique:
     Several of them share one model (`graft.Grafted`: trunk, neck, head) and one forward pass per batch. They are asked
     in the order in which they were named; the first is of tuning/ and says what may learn.
     """
+
+    @property
+    def waits(self) -> bool:
+        """Whether what may learn has no gradient in some steps."""
+        return False
+
+    needs_source_head: ClassVar[bool] = False  # `facts.source_head` is wanted
 
     def prepare(self, model: Grafted, facts: Facts) -> None:
         """Freeze, inject, remember the start as buffers; raises BadSetting for a model that cannot do it."""

@@ -49,6 +49,7 @@ class Feed:
     recipes: Mapping[str, image_views.Recipe] = field(default_factory=lambda: image_views.RECIPES)
     stored: Callable[[Rows, Rows], Sequence[NDArray[Any]]] | None = None
     """Instead of `draw`: rows (B,), visits (B,) -> what goes into the part of the trunk that learns, (B, ...) each."""
+    source_head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None  # of the pretraining: (D, Z), (Z,)
     width: int | None = None  # D of the trunk; None: it is asked with an image
     chosen: Rows | None = None  # items that are shown; None: all
 
@@ -69,7 +70,7 @@ class Feed:
         return Facts(
             features, self.size_px, self.classes, len(shown), steps, shapes, seed, moments,
             counts=tuple(counts.tolist()) if len(self.classes) == 1 else (), multilabel=self.multilabel,
-            mean=self.mean, std=self.std,
+            mean=self.mean, std=self.std, source_head=self.source_head,
         )  # fmt: skip
 
     @property
@@ -165,6 +166,11 @@ def _shuffle(n: int, *parts: object) -> Rows:
     return np.random.Generator(np.random.Philox(key=seed_of("order", *parts))).permutation(n)
 
 
+def _laid_out(x: torch.Tensor) -> torch.Tensor:
+    """As the layers below would have left it: a copy of torch's own, channels last where there are maps."""
+    return x.clone(memory_format=torch.channels_last if x.ndim == 4 else torch.contiguous_format)
+
+
 @dataclass(frozen=True, eq=False)
 class _Maker:
     """Batches of any step."""
@@ -179,7 +185,8 @@ class _Maker:
         s = self.setup
         rows, visits = self.order.at(step * s.batch, s.batch)
         rows, visits = rows[s.process :: s.processes], visits[s.process :: s.processes]
-        cuts = np.array_split(np.arange(len(rows)), s.parts)
+        parts = max(1, min(s.parts, s.batch // s.processes))  # as many in every process, none of them empty
+        cuts = np.array_split(np.arange(len(rows)), parts)
         return [self._part(step, part, rows[cut], visits[cut]) for part, cut in enumerate(cuts) if len(cut)]
 
     def _part(self, step: int, part: int, rows: Rows, visits: Rows) -> list[Batch]:
@@ -195,7 +202,7 @@ class _Maker:
             "done": step / s.steps,
         }
         if feed.stored is not None:
-            shown = [torch.from_numpy(x).to(s.device) for x in feed.stored(rows, visits)]
+            shown = [_laid_out(torch.from_numpy(x).to(s.device)) for x in feed.stored(rows, visits)]
         else:
             frames = torch.from_numpy(feed.draw(rows, visits)).to(s.device)
             shown = [self._view(frames, number, name, rows, visits) for number, name in enumerate(self._views())]

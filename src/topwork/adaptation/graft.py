@@ -161,6 +161,8 @@ def techniques(spec: str) -> tuple[Technique, ...]:
         if room is None:
             raise UnknownName.among(name, "techniques", sorted(n for r in rooms for n in plugins.names(r)))
         made.append((room, plugins.make(room, part)))
+    if sum(room == "adaptation.losses" for room, _ in made) > 1:
+        raise BadSetting(f"'{spec}' names more than one loss. Expected one: the task has one cost")
     return tuple(technique for _, technique in sorted(made, key=lambda pair: _turn(pair[0])))
 
 
@@ -197,6 +199,11 @@ class Tune(Method):
     costs: tuple[tuple[float, ...], ...] = ()  # share of the multiply-adds of each
     views: tuple[str, ...] = ("light",)
     needs_labels: bool = field(default=True, init=False)
+
+    @property
+    def waits(self) -> bool:
+        """Whether one of the techniques does."""
+        return any(part.waits for part in self.parts)
 
     def prepare(self, trunk: nn.Module, facts: Facts) -> nn.Module:
         """The trunk with its head, made ready by every technique in turn."""

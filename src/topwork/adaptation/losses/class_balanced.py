@@ -1,9 +1,10 @@
-"""Class-balanced loss: a class weighs as much as the number of its items that are not like the others.
+"""Class-balanced loss: a class weighs less, the more items it has.
 
     L = -1/B sum_i sum_c w_c y_ic log softmax(z_i)_c        w_c ~ (1 - beta) / (1 - beta^n_c),  sum_c w_c = C
 
-n_c: items of class c. beta = 0 weighs all alike; towards 1 the weights become C / n_c over its mean. y (B, C): shares
-of an item, 1 for its class. Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019.
+n_c: items of class c; (1 - beta^n) / (1 - beta) is the effective number of n items, those that are like others counted
+less. beta = 0 weighs all alike; towards 1 the weights become proportional to 1 / n_c. y (B, C): shares of an item, 1
+for its class. Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019.
 """
 
 from __future__ import annotations

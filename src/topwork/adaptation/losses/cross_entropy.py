@@ -1,10 +1,11 @@
-"""Cross-entropy, with labels smoothed: what every tuning has without a loss of its own, at smoothing 0.
+"""Cross-entropy with smoothed labels.
 
     L = -1/B sum_i sum_c q_ic log p_ic        q_ic = (1 - s) y_ic + s / C        p = softmax(z)
 
-y (B, C): shares of an item, 1 for its class. Several labels: binary cross-entropy, mean over items and labels, each
-label two classes by itself: q = (1 - s) y + s / 2. Szegedy et al., Rethinking the Inception Architecture for Computer
-Vision, CVPR 2016 (s 0.1).
+y (B, C): shares of an item, 1 for its class. s = 0 is what every tuning has without a loss of its own. Several labels:
+binary cross-entropy, mean over items and labels, each label two classes by itself: q = (1 - s) y + s / 2.
+
+Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 2016 (s 0.1).
 """
 
 from __future__ import annotations

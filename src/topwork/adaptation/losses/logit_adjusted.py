@@ -1,4 +1,4 @@
-"""Logit adjustment: learn as if all classes were equally frequent, by telling the loss how frequent they are.
+"""Learn as if all classes were equally frequent: offsets by frequency in the loss.
 
     L = -1/B sum_i sum_c y_ic log softmax(z_i + tau log pi)_c        pi_c = n_c / N
 

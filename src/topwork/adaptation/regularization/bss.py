@@ -1,4 +1,4 @@
-"""Batch spectral shrinkage: push down the smallest singular values of a feature batch.
+"""Batch spectral shrinkage: push down a feature batch's smallest singular values.
 
     L(F) = eta sum_{i=1..k} sigma_{-i}(F)^2      sigma_{-i}: i-th smallest of the min(B, D) singular values of F (B, D)
 

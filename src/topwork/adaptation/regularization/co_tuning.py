@@ -1,4 +1,4 @@
-"""Co-tuning: the backbone's own classifier learns on, from what the new classes look like in its words.
+"""Let the backbone's own classifier learn on, by what new classes look like to it.
 
     L = weight mean_i H(R[y_i], softmax(z_i))        R[y] = p(source class | target class y), mean over the items of y
                                                             of softmax(u)
@@ -15,7 +15,7 @@ each counts the items that it sees. You et al., Co-Tuning for Transfer Learning,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,8 @@ class Relation(nn.Module):
 @dataclass(frozen=True)
 class CoTuning(Technique):
     """The source's classes that a target class looks like."""
+
+    needs_source_head: ClassVar[bool] = True
 
     weight: float = 2.3
 

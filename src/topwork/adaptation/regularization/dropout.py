@@ -1,4 +1,4 @@
-"""Leave out features at random before the head, others ones at every step.
+"""Leave out features before the head at random, others at every step.
 
     z = W (m * f / (1 - p)) + b        m_bd = 0 with probability p, else 1
 

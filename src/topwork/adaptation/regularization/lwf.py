@@ -1,4 +1,4 @@
-"""Learning without forgetting: keep giving the old answers, in the words of the source's classes.
+"""Keep giving the old answers, in the words of the source's classes.
 
     L = weight mean_i H(softmax(u_i / T), softmax(z_i / T))        H(p, q) = -sum_c p_c log q_c
 
@@ -12,7 +12,7 @@ Li & Hoiem, Learning without Forgetting, ECCV 2016 (T 2, weight 1).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,6 +28,8 @@ NAME = "lwf"
 @dataclass(frozen=True)
 class Lwf(Technique):
     """The source's classes, distilled from the start."""
+
+    needs_source_head: ClassVar[bool] = True
 
     weight: float = 1.0
     temperature: float = 2.0  # T

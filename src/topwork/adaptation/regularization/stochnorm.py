@@ -1,4 +1,4 @@
-"""Batch norm that takes moving statistics in some channels and the batch's in the others, drawn anew at every step.
+"""Batch norm with moving statistics in some channels, drawn anew at every step.
 
     y_c = s_c BN(x; moving)_c + (1 - s_c) BN(x; batch)_c        s_c = 1 with probability p, else 0
 

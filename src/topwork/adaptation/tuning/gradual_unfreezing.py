@@ -36,6 +36,11 @@ class GradualUnfreezing(Full):
         """What is wrong with the options."""
         return super().check() + ([] if 0 < self.over <= 1 else [f"over={self.over!r}"])
 
+    @property
+    def waits(self) -> bool:
+        """Lower stages have no gradient before their turn."""
+        return True
+
     def free(self, done: float, stages: int) -> int:
         """How many of so many stages learn; a function of the share of the training that lies behind."""
         n = min(stages, 0 if self.head == "new" else 1)

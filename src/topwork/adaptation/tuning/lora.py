@@ -8,8 +8,8 @@ to W in place: what is shipped has the layers, the names and the speed of the or
 
 Depthwise convolutions are left out: their flattened kernel has but kh kw columns, and a matrix of rank 8 beside 9
 columns is no smaller than the kernel itself. Norms, biases and batch statistics stay as they are. Hu et al., LoRA:
-Low-Rank Adaptation of Large Language Models, ICLR 2022. The default rate is ten times that of full tuning: Schulman,
-LoRA Without Regret, 2025.
+Low-Rank Adaptation of Large Language Models, ICLR 2022. The matrices want about ten times the rate of full tuning:
+Schulman, LoRA Without Regret, 2025.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class LowRank(nn.Module):
 class Lora(Scope):
     """Low-rank matrices and the head."""
 
-    RATE: ClassVar[float] = 3e-4
+    RATE: ClassVar[float] = 1e-4
 
     rank: int = 8  # r; higher: more can change, slower
     alpha: float = field(default=16.0, kw_only=True)
