@@ -12,11 +12,26 @@ import topwork
 HOUSE = Path(topwork.__file__).parent
 FLOORS = [
     {"types", "errors"},
-    {"settings", "plugins", "store"},
+    {"settings", "plugins", "store", "processes"},
     {"nn"},
     {"modalities", "tasks"},
     {"sources", "data", "backbones", "features", "adaptation", "evaluation", "artefact", "ranking"},
-    {"verbs", "account", "ladder", "finetune", "mirrors", "ground", "pretraining", "choosing", "shortlist"},
+    {
+        "verbs",
+        "account",
+        "ladder",
+        "finetune",
+        "search",
+        "source_steps",
+        "extending",
+        "mirrors",
+        "transfer",
+        "ground",
+        "pretraining",
+        "choosing",
+        "shortlist",
+        "sweeping",
+    },
     {"__init__", "__main__", "cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -83,7 +98,8 @@ def test_importing_and_help_cost_nothing():
 
 def test_public_list_is_pinned():
     assert sorted(topwork.__all__) == [
-        "errors", "evaluate", "extract", "fit", "inspect", "load", "predict", "pretrain", "rank", "read", "split",
+        "errors", "evaluate", "extend", "extract", "fit", "inspect", "load", "predict", "pretrain", "rank", "read",
+        "split", "sweep",
     ]  # fmt: skip
     assert all(getattr(topwork, name) for name in topwork.__all__)
     for name in set(topwork.__all__) - {"errors"}:  # a room of the same name would hide the verb once it is imported

@@ -162,6 +162,27 @@ def test_start_goes_on_from_a_backbone(photos, tmp_path):
     assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.9  # its batch norms have moved a little
 
 
+def test_the_default_network_is_written_read_and_gone_on_with(photos, tmp_path):
+    wish = {**TINY, "arch": None, "method": "supervised", "steps": 2}
+    card = tw.pretrain(photos, out=tmp_path / "one", **wish)
+    written = json.loads((tmp_path / "one" / "card.json").read_text())
+    assert written["architecture"].startswith("timm.create_model('resnet10t', channels=[24, 48, 128, 384]")
+    assert "start" not in card["scores"]
+    one = tw.extract(photos, f"local:{tmp_path}/one")
+    assert one.x.shape == (60, written["num_features"]) == (60, 384)
+    more = tw.pretrain(photos, out=tmp_path / "two", start=f"local:{tmp_path}/one", **wish)
+    assert json.loads((tmp_path / "two" / "card.json").read_text())["architecture"] == written["architecture"]
+    assert {"random", "start", "trained"} <= more["scores"].keys()
+
+
+@pytest.mark.slow
+def test_the_default_network_pays_within_a_minute(tmp_path):
+    """Real effect: fractals alone make its frozen features better than random ones on digits."""
+    card = tw.pretrain("fractals:", method="simclr", out=tmp_path / "net", steps=60, size=64)
+    gain = card["scores"]["gain over random"]
+    assert float(gain.partition("[")[2].partition(",")[0]) > 0, gain  # the lower end of its interval
+
+
 def test_unlabelled_photos_a_teacher_and_a_probe_of_ones_own(photos, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()

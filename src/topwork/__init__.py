@@ -18,11 +18,25 @@ from topwork.types import VERSION
 
 __version__ = VERSION
 
-__all__ = ["errors", "evaluate", "extract", "fit", "inspect", "load", "predict", "pretrain", "rank", "read", "split"]
+__all__ = [
+    "errors",
+    "evaluate",
+    "extend",
+    "extract",
+    "fit",
+    "inspect",
+    "load",
+    "predict",
+    "pretrain",
+    "rank",
+    "read",
+    "split",
+    "sweep",
+]
 
 if TYPE_CHECKING:
     from topwork import errors
-    from topwork.verbs import evaluate, extract, fit, inspect, load, predict, pretrain, rank, read, split
+    from topwork.verbs import evaluate, extend, extract, fit, inspect, load, predict, pretrain, rank, read, split, sweep
 
 
 def __getattr__(name: str) -> Any:

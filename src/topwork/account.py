@@ -24,6 +24,7 @@ from topwork.data.split import keep_together
 from topwork.data.split.kfold import folds as make_folds
 from topwork.errors import BadData
 from topwork.evaluation import checks
+from topwork.evaluation.advice import advice
 from topwork.evaluation.calibrate import activate
 from topwork.evaluation.score import per_class, score, score_repeats, widening
 from topwork.ground import Ground
@@ -31,6 +32,7 @@ from topwork.ladder import Climb, Rung, held_out, out_of_fold
 from topwork.modalities.image import thumbnail
 from topwork.nn.heads import logits
 from topwork.nn.log_loss import fit_temperature, log_priors
+from topwork.transfer import alarms
 from topwork.types import VERSION, Dataset, Findings, Metric, Predictions, Watch
 
 REPEATS = 2
@@ -130,9 +132,11 @@ def tell(
 ) -> dict[str, Any]:
     """Everything that report.json holds; `settings` (created, command, seed, source, choices) go in as they are."""
     dataset, rung = ground.dataset, climbed.best
-    did = [r.features for r in climbed.rungs if r.plan.backbone == rung.plan.backbone]
+    did = list(
+        {id(r.features): r.features for r in climbed.rungs if r.plan.backbone == rung.plan.backbone}.values()
+    )  # a tuned step that does not pay has those of its probe
     source, choices = settings.pop("source"), settings.pop("choices")
-    return {
+    numbers = {
         "topwork": VERSION,
         "task": "image-classification",
         "multilabel": dataset.multilabel,
@@ -147,7 +151,10 @@ def tell(
             "hash": data_hash(dataset),
             "notes": list(dataset.notes),
         },
-        "findings": [{**dataclasses.asdict(f), "rows": None, "count": len(f.rows)} for f in found.findings],
+        "findings": [
+            {**dataclasses.asdict(f), "rows": None, "count": len(f.rows)}
+            for f in (*found.findings, *alarms(ground, climbed))
+        ],
         "skipped": [dataclasses.asdict(s) for s in (*dataset.skipped, *rung.features.skipped)],
         "choices": [dataclasses.asdict(c) for c in (*choices, *rung.features.choices)],
         "backbone": dataclasses.asdict(rung.backbone.card),
@@ -168,6 +175,7 @@ def tell(
                 "seconds": s.seconds,
                 "kept": s.kept,
                 "verdict": s.verdict,
+                "gain": dict(s.gain) if s.gain else None,
             }
             for s in climbed.steps
         ],
@@ -179,6 +187,7 @@ def tell(
         "hashes": {"data": data_hash(dataset), "backbone": rung.backbone.card.weights, "code": code_version()},
         "seconds": dict(seconds),
     }
+    return {**numbers, "advice": advice(numbers)}
 
 
 def score_saved(predictions: Predictions, **facts: Any) -> dict[str, Any]:
@@ -236,6 +245,11 @@ def code_version() -> str:
     for path in sorted(house.rglob("*.py")):
         hashed.update(path.relative_to(house).as_posix().encode() + b"\0" + path.read_bytes())
     return f"{VERSION}+{hashed.hexdigest()}"
+
+
+def metrics_of(numbers: Mapping[str, Any]) -> dict[str, Metric]:
+    """Undo `plain`."""
+    return {name: Metric(**metric) for name, metric in numbers["metrics"].items()}
 
 
 def plain(metrics: Mapping[str, Metric]) -> dict[str, dict[str, float | int]]:

@@ -8,7 +8,8 @@ TopworkError
 │   └── WeightsNotHere (FileNotFoundError)  weights that would have to be downloaded
 ├── MissingExtra   (ImportError)        an optional dependency is not installed
 ├── StoreError     (OSError)            cache or output folder: full, unwritable, of another version
-└── ProofFailed    (RuntimeError)       a check of our own promises did not hold
+├── ProofFailed    (RuntimeError)       a check of our own promises did not hold
+└── ProcessLost    (RuntimeError)       another process of the same run has ended
 """
 
 from __future__ import annotations
@@ -73,3 +74,7 @@ class StoreError(TopworkError, OSError):
 
 class ProofFailed(TopworkError, RuntimeError):
     """One of our own promises was checked and did not hold; no artefact is left behind."""
+
+
+class ProcessLost(TopworkError, RuntimeError):
+    """Another process of the same run has ended, so this one cannot go on."""

@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from topwork.adaptation.graft import Grafted, Scope, Tune
 from topwork.backbones.source_head import source_head
 from topwork.backbones.stages import Stages, shapes
 from topwork.backbones.trunk import export_below
-from topwork.backbones.tuned import Tuned, checksum
+from topwork.backbones.tuned import Tuned, checksum, movement
 from topwork.data.split import keep_together
 from topwork.data.split.kfold import folds as make_folds
 from topwork.errors import BadSetting
@@ -47,7 +47,7 @@ from topwork.modalities.image_views import Recipe
 from topwork.nn.session import session
 from topwork.store import weights
 from topwork.store.runs import Run
-from topwork.tasks.classification import item_losses
+from topwork.tasks.classification import checked, hits, item_losses
 from topwork.types import Backbone, Choice, Head, Preprocess, Probe, Watch, digest
 
 Rows = NDArray[np.int64]
@@ -94,39 +94,47 @@ def tune(
     seed: int,
     watch: Watch,
     engine: str = "auto",
+    join: Callable[[Bench], Bench] = lambda bench: bench,
+    asked: Sequence[int] | None = None,
+    again: bool = True,
+    must: bool = False,
 ) -> Tuning | str:
     """The folds' trainings; or, in words, why there is no time for them.
 
-    `run`: where trainings keep their checkpoints; None: nowhere, and nothing is taken up again.
+    `run`: where trainings keep their checkpoints; None: nowhere, and nothing is taken up again. `join` puts more on
+    the bench: other sources, which are learnt from whatever fold is asked. `asked`: folds to leave out in turn; None:
+    as many as a paired test wants. `again` False: nobody will ask for a training on everything. `must`: however
+    little time there is.
     """
     left = processes.decided(lambda: deadline - time.monotonic())
-    if left < LEAST_SECONDS:
+    if left < LEAST_SECONDS and not must:
         return f"left out: the budget has {max(left, 0):,.0f} s left, less than {LEAST_SECONDS:g} s (--budget)"
-    bench = Bench.of(ground, spec, parts, start, deadline, run, seed, watch, engine)
+    bench = join(Bench.of(ground, spec, parts, start, deadline, run, seed, watch, engine))
     folds = ground.folds[ground.train]
-    asked = _asked(ground)
-    decided = bench.decide(deadline, len(asked))
+    left_out = _asked(ground) if asked is None else list(asked)
+    decided = bench.decide(deadline, len(left_out), again, must)
     if isinstance(decided, str):
         return decided
-    plan, asked = decided.plan, asked[: decided.folds]
+    plan, left_out = decided.plan, left_out[: decided.folds]
     for choice in decided.choices[1:]:
         watch.say(str(choice))
     rows, logits, held = [], [], np.zeros((0, len(ground.dataset.labels)), np.float32)
     first: Callable[[], Trained] | None = None
-    for number, fold in enumerate(asked):
-        own = ground.train[folds == fold]
-        trained = bench.train(plan, np.setdiff1d(ground.train, own), f"fold {number + 1} of {len(asked)}")
+    for number, fold in enumerate(left_out):
+        own, name = ground.train[folds == fold], f"fold {number + 1} of {len(left_out)}"
+        trained = bench.train(plan, np.setdiff1d(ground.train, own), name)
         rows.append(np.intersect1d(own, bench.readable))
         logits.append(bench.logits(trained.model, rows[-1]))
+        bench.note(name, rows[-1], logits[-1])
         if number == 0:
             held = bench.logits(trained.model, np.intersect1d(ground.held, bench.readable))
             first = None if decided.again else (lambda kept=trained: kept)
     order = np.argsort(np.concatenate(rows), kind="stable")
     reason = f"{spec}: " + "; ".join(f"{choice.name} {choice.value}" for choice in decided.choices)
-    again = first or (lambda: bench.train(plan, ground.train, "on everything"))
+    final = first or (lambda: bench.train(plan, ground.train, "on everything"))
     return Tuning(
         np.concatenate(rows)[order], np.concatenate(logits)[order], held, bench.readable, reason,
-        tuple(decided.choices), lambda: bench.shipped(again()),
+        tuple(decided.choices), lambda: bench.shipped(final()),
     )  # fmt: skip
 
 
@@ -174,6 +182,10 @@ class Bench:
     seed: int
     watch: Watch
     said: tuple[Choice, ...]
+    beside: Rows | None = None  # rows of other sources, learnt from in every training
+    own: float = 1.0  # share of the items shown that are not those
+    curves: dict[str, Any] = field(default_factory=dict)  # losses of every training that is over
+    asked: list[dict[str, Any]] = field(default_factory=list)  # how the folds' models did on what was left out
 
     @classmethod
     def of(
@@ -224,23 +236,23 @@ class Bench:
         """Rows whose image could be decoded."""
         return np.flatnonzero(self.images.index >= 0)
 
-    def decide(self, deadline: float, folds: int) -> Decided | str:
+    def decide(self, deadline: float, folds: int, again: bool = True, must: bool = False) -> Decided | str:
         """How long, how fast: what was asked for, or what the data and the time allow. Decided once per run.
 
         Where time is short fewer folds are asked, and at last the only fold's model is not trained again on everything.
         """
         scope, n = self.scope, len(np.intersect1d(self.ground.train, self.readable))
         batch = scope.batch or min(BATCH, max(2, n // 4))
-        wanted = scope.epochs or int(np.clip(PRESENTATIONS // n, *EPOCHS))
+        shown = int(PRESENTATIONS * scope.LONGER)
+        wanted = scope.epochs or int(np.clip(shown // n, EPOCHS[0], EPOCHS[1] * scope.LONGER))
         plan = loop.Plan(
-            steps=math.ceil(n / batch), batch=batch, optimizer=scope.optimizer, rate=scope.rate or scope.RATE,  # type: ignore[arg-type]
+            steps=math.ceil(n / batch / self.own), batch=batch,
+            optimizer=scope.optimizer, rate=scope.rate or scope.RATE,  # type: ignore[arg-type]
             weight_decay=scope.weight_decay, ema=scope.ema, device=self.device, seed=self.seed,
         )  # fmt: skip
-        why = (
-            "as asked" if scope.epochs else f"about {PRESENTATIONS:,} items are shown, at least {EPOCHS[0]} times each"
-        )
-        epochs, again = wanted, True
-        with self._run("plan", {"deadline": math.isfinite(deadline), "folds": folds}) as run:
+        why = "as asked" if scope.epochs else f"about {shown:,} items are shown, at least {EPOCHS[0]} times each"
+        epochs = wanted
+        with self._run("plan", {"deadline": math.isfinite(deadline), "folds": folds, "again": again}) as run:
             before = processes.decided(lambda: run.decided if run is not None else {})
             if "epochs" in before:
                 epochs, folds, again = (before[name] for name in ("epochs", "folds", "again"))
@@ -250,7 +262,9 @@ class Bench:
                 method, feed = self.method(self.ground.train), self._of(self.ground.train)
                 each = loop.pace(self.trunk, [method], feed, plan, min(3.0, left / 20)) * plan.steps  # an epoch
                 left = deadline - time.monotonic() - SPARE_SECONDS
-                found = processes.decided(lambda: _affordable_epochs(left, each, wanted, folds))
+                found = processes.decided(lambda: _affordable_epochs(left, each, wanted, folds, again))
+                if found is None and must:
+                    found = 1, 1, False
                 if found is None:
                     return (
                         f"left out: one epoch takes about {each:,.0f} s and the budget has {max(left, 0):,.0f} s left "
@@ -313,25 +327,41 @@ class Bench:
         return best.head
 
     def _of(self, rows: Rows) -> Feed:
-        return dataclasses.replace(self.feed, chosen=np.intersect1d(rows, self.readable))
+        own = np.intersect1d(rows, self.readable)
+        return dataclasses.replace(self.feed, chosen=own if self.beside is None else np.union1d(own, self.beside))
+
+    def _without(self, shown: Rows) -> Rows:
+        """Those that are not of other sources."""
+        return shown if self.beside is None else np.setdiff1d(shown, self.beside)
 
     def train(self, plan: loop.Plan, rows: Rows, name: str) -> Trained:
         """One training, from where it was left."""
         feed, judge = self._of(rows), None
         if self.scope.patience:
             feed, judge = self._judged(feed)
-        steps = max(1, round(plan.steps * len(feed.chosen) / len(np.intersect1d(self.ground.train, self.readable))))  # type: ignore[arg-type]
+        own = self._without(feed.chosen)  # type: ignore[arg-type]
+        steps = max(1, round(plan.steps * len(own) / len(np.intersect1d(self.ground.train, self.readable))))
         plan = dataclasses.replace(plan, steps=steps)
         whole, trained = self._fresh()
-        method = self.method(feed.chosen)  # type: ignore[arg-type]
+        method = self.method(own)
         stage = f"{self.spec.partition('(')[0].partition('+')[0].strip()} {name}"
         with self._run(name, {"plan": dataclasses.asdict(plan), "rows": digest(rows.tolist())}) as run:
-            model = loop.train(trained, [method], feed, plan, run, self.watch, judge, stage)
+            model = loop.train(trained, [method], feed, plan, run, self.watch, judge, stage, lines=1)
+            if run is not None:
+                self.curves[name] = run.curves()
         assert isinstance(model, Grafted)
         if whole is not trained:  # layers that were replaced in the upper part are replaced in the whole
-            for name in {name for stage in method.stages for name in stage}:
-                whole.set_submodule(name, trained.get_submodule(name))
+            own = dict(trained.named_modules())  # without means that moved below the boundary
+            for layer in {layer for stage in method.stages for layer in stage if layer in own}:
+                whole.set_submodule(layer, own[layer])
         return Trained(whole, model)
+
+    def note(self, name: str, rows: Rows, logits: NDArray[np.float32]) -> None:
+        """How a fold's model did on the items that it had not seen."""
+        y, several = self.ground.dataset.targets()[rows], self.ground.dataset.multilabel
+        p, y = checked(activate(logits, several), y, several)
+        right, loss = hits(p, y).mean(), item_losses(p, y).mean()
+        self.asked.append({"name": name, "items": len(rows), "accuracy": float(right), "log_loss": float(loss)})
 
     def _judged(self, feed: Feed) -> tuple[Feed, loop.Judge]:
         """A tenth of the items is kept aside, and their log loss says when to stop."""
@@ -359,6 +389,8 @@ class Bench:
         card = self.start.backbone.card
         whole = {"spec": self.spec, "backbone": card.key, "images": self.images.key, "name": name, **settings,
                  "targets": digest(self.ground.dataset.table["target"].to_pylist()), "seed": self.seed}  # fmt: skip
+        if self.beside is not None:
+            whole["beside"] = digest(self.feed.targets[self.beside].tolist())
         opened: list[Run] = []
         processes.decided(
             lambda: opened.append(Run(folder / f"{name.replace(' ', '-')}-{digest(whole)}", whole))
@@ -395,11 +427,15 @@ class Bench:
             activation="sigmoid" if self.ground.dataset.multilabel else "softmax",
             method=self.spec,
         )
+        stages = stages_of(trunk, self.feed.size_px, self.parts[0])
         tuned = Tuned.of(self.start.backbone.card, shipped, model.head.in_features, self.spec)
         facts = {
             "spec": self.spec,
             "choices": {c.name: c.value for c in self.said},
             "proofs": proofs(before, trunk, self._frozen(trunk)),
+            "stages": movement(before, trunk, stages.names if stages else [(n,) for n, _ in trunk.named_children()]),
+            "curves": dict(self.curves),
+            "folds": list(self.asked),
         }
         return tuned, head, facts
 
@@ -409,12 +445,14 @@ class Bench:
         return list(stages.layers[: self.below]) if stages else []
 
 
-def _affordable_epochs(left: float, each: float, wanted: int, folds: int) -> tuple[int, int, bool] | None:
+def _affordable_epochs(
+    left: float, each: float, wanted: int, folds: int, again: bool = True
+) -> tuple[int, int, bool] | None:
     """Epochs, folds and whether to train on everything afterwards, if an epoch on everything takes `each` seconds."""
-    for least, count, again in ((EPOCHS[0], folds, True), (EPOCHS[0], 1, True), (EPOCHS[0], 1, False), (1, 1, False)):
-        fitting = int(left / (each * (0.8 * count + again)))
+    for least, count, whole in ((EPOCHS[0], folds, again), (EPOCHS[0], 1, again), (EPOCHS[0], 1, False), (1, 1, False)):
+        fitting = int(left / (each * (0.8 * count + whole)))
         if fitting >= min(least, wanted):
-            return min(fitting, wanted), count, again
+            return min(fitting, wanted), count, whole
     return None
 
 
@@ -461,7 +499,7 @@ def _view(ground: Ground, start: Start, images: Frames, feed: Feed, seed: int) -
             found.append(np.asarray(running.run(None, {"images": (x.flip(3) if mirrored else x).numpy()})[0]))
         return np.concatenate(found)
 
-    return choose_view(rows, ground.dataset.targets()[rows], ground.folds[rows], ask, seed)
+    return _agreed(lambda: choose_view(rows, ground.dataset.targets()[rows], ground.folds[rows], ask, seed))
 
 
 def _shown(images: Frames, feed: Feed, rows: Rows, visit: int, view: str, seed: int) -> Tensor:

@@ -16,18 +16,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork import plugins
+from topwork import plugins, processes
 from topwork.adaptation import probe as probes
 from topwork.backbones import find
 from topwork.backbones.torch_backbone import need_train
 from topwork.errors import BadSetting, MissingExtra, UnknownName
 from topwork.evaluation.calibrate import activate, cross_fitted
-from topwork.evaluation.paired import compare_hits, compare_losses
+from topwork.evaluation.paired import compare_hits, compare_losses, compare_metric
 from topwork.evaluation.score import score, score_repeats, widening
 from topwork.features.extract import extract
 from topwork.ground import Ground, Rows
@@ -36,6 +36,9 @@ from topwork.nn.log_loss import fit_temperature
 from topwork.store import Store
 from topwork.tasks.classification import checked, hits, item_losses
 from topwork.types import Backbone, Dataset, Features, Head, Metric, Predictions, Probe, Step, Watch
+
+if TYPE_CHECKING:
+    from topwork.source_steps import Lesson
 
 LEVEL = 0.05  # of the one-sided tests
 SLICES = (32, 32, 160)  # images: one slice pays for opening the backbone, the difference of the others is the pace
@@ -52,7 +55,8 @@ class Plan:
     backbone: str
     methods: tuple[str, ...]
     required: bool = False  # taken whatever the budget says
-    tuned: bool = False  # its one method changes the backbone, too
+    tuned: bool = False  # its method changes the backbone, too; of several the first that the time allows
+    lesson: Lesson | None = None  # other labelled data to learn from
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,13 +113,15 @@ def plan(steps: str | Sequence[str], backbone: str) -> tuple[Plan, ...]:
     }
     plans = []
     for spec in wanted:
-        tuned = spec.partition("+")[0].partition("(")[0].strip() in plugins.names(TUNING)
+        tuned = spec.partition("+")[0].partition("(")[0].strip() in (*plugins.names(TUNING), "search")
         if tuned and steps != "auto":
             _check_tuning(spec, backbone)
         elif spec not in known and not tuned:
             name = spec.partition("(")[0].strip()
             if name not in plugins.names(probes.ROOM):
-                raise UnknownName.among(name, "steps", {*known, *plugins.names(probes.ROOM), *plugins.names(TUNING)})
+                raise UnknownName.among(
+                    name, "steps", {*known, *plugins.names(probes.ROOM), *plugins.names(TUNING), "search"}
+                )
             plugins.make(probes.ROOM, spec)
         named = known.get(spec, Plan(spec, backbone, (spec,), tuned=tuned))
         plans.append(dataclasses.replace(named, required=steps != "auto" or spec == "majority"))
@@ -125,13 +131,20 @@ def plan(steps: str | Sequence[str], backbone: str) -> tuple[Plan, ...]:
 def _check_tuning(spec: str, backbone: str) -> None:
     """What can be wrong with a tuned step, before any work."""
     need_train(f"The step '{spec}'")
+    from topwork import search
     from topwork.adaptation.graft import techniques
     from topwork.finetune import stages_of
 
+    if search.is_search(spec):
+        if processes.count() > 1:
+            raise BadSetting("A search tries one thing after the other in one process. Start it without a launcher")
+        search.check(spec)
+        find(backbone).module()
+        return
     scope, found = techniques(spec)[0], find(backbone)
     stages = stages_of(found.module(), found.card.preprocess.crop_px, scope)  # an ONNX file can only be used frozen
     if stages is not None:
-        scope.boundary(stages.shares)
+        scope.boundary(stages.shares)  # type: ignore[attr-defined]
 
 
 def climb(
@@ -143,22 +156,28 @@ def climb(
     watch: Watch,
     run: Path | None = None,
     seed: int = 0,
+    metric: str = "accuracy",
     so_far: Callable[[Climb], None] | None = None,
     **extraction: Any,
 ) -> Climb:
     """Take the steps in order; `deadline` is a `time.monotonic()` that optional steps must not overrun.
 
     `run`: where trainings keep what they need to go on after a kill. `so_far` hears of the way up to a step that may
-    take long, before it is taken.
+    take long, before it is taken. `metric`: of the task; a step pays by it, or by being no worse and surer.
     """
     rungs: list[Rung] = []
     steps: list[Step] = []
     best: Rung | None = None
     told = -1
-    for one in plans:
+    after: dict[str, Rung] = {}  # by backbone: the source step that was kept, where tuned steps begin
+
+    def judged(old: Rung, new: Rung) -> tuple[bool, str, dict[str, Any]]:
+        return processes.decided(lambda: compare(ground, old, new, metric))
+
+    for number, one in enumerate(plans):
         began = time.monotonic()
         backbone = find(one.backbone)
-        if one.tuned:
+        if one.tuned or one.lesson:
             if best is not None and so_far is not None and told != len(rungs):
                 so_far(Climb(tuple(rungs), tuple(steps), best))
                 told = len(rungs)
@@ -173,19 +192,30 @@ def climb(
             if frozen is None:
                 features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
                 frozen = solve(ground, Plan("probe", one.backbone, ("auto",)), backbone, features, began, watch)
-            tuned = _tuned(ground, one, frozen, deadline, run, seed, watch, extraction)
+            lessons = sum(plan.lesson is not None for plan in plans[number:])
+            until = _share(deadline, lessons + 1) if one.lesson else deadline  # as much is left for what comes after
+            if one.tuned:
+                frozen = after.get(one.backbone, frozen)
+                tuned = _tuned(ground, one, frozen, until, run, seed, watch, store, extraction)
+            else:
+                tuned = _taught(ground, one, frozen, until, run, seed, watch, store, extraction)
             if isinstance(tuned, str):
                 steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, tuned))
                 watch.say(f"{one.name}: {tuned}")
                 continue
             rung, finish = tuned
-            pays, verdict = (True, "the start") if best is None else _compare(ground, best, rung)
+            pays, verdict, gain = (True, "the start", None) if best is None else judged(best, rung)
+            if one.lesson and not one.tuned and best is not None and best is not frozen:  # whether the source helps
+                _, words, gain = judged(frozen, rung)
+                verdict = f"{words.removesuffix(': does not pay')}; {verdict}"
             if pays:
                 rung = finish()
             rung = dataclasses.replace(rung, seconds=time.monotonic() - began)
+            if pays and one.lesson and not one.tuned:
+                after[one.backbone] = rung
         else:
             sample = [] if one.required else _sample(ground.dataset, backbone, store, deadline, extraction)
-            wait = _too_long(sample, len(ground.dataset), deadline)
+            wait = processes.decided(lambda taken=sample: _too_long(taken, len(ground.dataset), deadline))
             if wait is not None:
                 steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, wait))
                 watch.say(f"{one.name}: {wait}")
@@ -193,8 +223,8 @@ def climb(
             features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
             features = _with_sample(features, sample)
             rung = solve(ground, one, backbone, features, began, watch)
-            pays, verdict = (True, "the start") if best is None else _compare(ground, best, rung)
-        step = Step(one.name, rung.spec, _metrics(ground, rung), rung.seconds, pays, verdict)
+            pays, verdict, gain = (True, "the start", None) if best is None else judged(best, rung)
+        step = Step(one.name, rung.spec, _metrics(ground, rung), rung.seconds, pays, verdict, gain)
         watch.say(f"{one.name}: accuracy {step.metrics['accuracy']} in {rung.seconds:.1f} s, {verdict}")
         rungs.append(rung)
         steps.append(step)
@@ -211,20 +241,33 @@ def _tuned(
     run: Path | None,
     seed: int,
     watch: Watch,
+    store: Store | None,
     extraction: Mapping[str, Any],
 ) -> tuple[Rung, Callable[[], Rung]] | str:
     """A tuned step up to its comparison, and what trains it on everything; or, in words, why it is left out."""
-    deadline = math.inf if one.required else deadline
+    must, engine = one.required, extraction.get("engine", "auto")
+    if must and "epochs=" in one.methods[0]:
+        deadline = math.inf  # as long as was asked for
     try:
         need_train(f"The step '{one.name}'")
-        from topwork import finetune
+        from topwork import finetune, search
         from topwork.adaptation.graft import techniques
 
         start = finetune.Start(frozen.backbone, frozen.x, frozen.probe)
-        found = finetune.tune(
-            ground, one.methods[0], techniques(one.methods[0]), start, deadline, run, seed, watch,
-            extraction.get("engine", "auto"),
-        )  # fmt: skip
+        whole, more = ground, {}
+        if one.lesson:
+            whole, more["join"] = one.lesson.joined(ground, frozen.backbone, seed, watch, store, extraction)
+        found, called = "", one.methods[0]
+        for spec in one.methods:
+            called = f"{spec} with {one.lesson.names}" if one.lesson else spec
+            if search.is_search(spec):
+                found = search.tune(whole, spec, start, deadline, run, seed, watch, engine)
+            else:
+                found = finetune.tune(
+                    whole, called, techniques(spec), start, deadline, run, seed, watch, engine, must=must, **more
+                )
+            if not isinstance(found, str):
+                break
     except (MissingExtra, BadSetting) as error:
         if one.required:
             raise
@@ -235,16 +278,20 @@ def _tuned(
     temperature = fit_temperature(found.held_out, y)
     z, several = found.held_out, ground.dataset.multilabel
     loss = float(np.mean(item_losses(activate(z, several, temperature), y)))
-    head = Head("linear", {}, "sigmoid" if several else "softmax", temperature, one.methods[0])
+    head = Head("linear", {}, "sigmoid" if several else "softmax", temperature, called)
     probe = Probe(head, found.held_out, loss, found.reason)
     held = np.intersect1d(ground.held, found.readable)
+    one = dataclasses.replace(one, backbone=frozen.plan.backbone)
     rung = Rung(one, frozen.backbone, frozen.features, probe, (), found.rows, held, 0.0, frozen, found.held)
 
     def finish() -> Rung:
         backbone, head, facts = found.again()
+        if processes.rank():
+            return rung  # the first one ships it
         head = dataclasses.replace(head, temperature=temperature)
         asked = held if len(held) else found.rows
-        features = extract(ground.dataset.take(asked), backbone, None, progress=watch.progress, **extraction)
+        with processes.alone():
+            features = extract(ground.dataset.take(asked), backbone, None, progress=watch.progress, **extraction)
         features = dataclasses.replace(features, rows=asked[features.rows], choices=(*features.choices, *found.choices))
         return dataclasses.replace(
             rung,
@@ -256,6 +303,41 @@ def _tuned(
         )
 
     return rung, finish
+
+
+def _taught(
+    ground: Ground,
+    one: Plan,
+    frozen: Rung,
+    deadline: float,
+    run: Path | None,
+    seed: int,
+    watch: Watch,
+    store: Store | None,
+    extraction: Mapping[str, Any],
+) -> tuple[Rung, Callable[[], Rung]] | str:
+    """The frozen probe on the backbone that other data have changed; or, in words, why it is left out."""
+    began, lesson = time.monotonic(), one.lesson
+    assert lesson is not None
+    try:
+        found = lesson.moved(frozen, math.inf if one.required else deadline, run, seed, watch, store, extraction)
+    except (MissingExtra, BadSetting) as error:
+        if one.required:
+            raise
+        return f"left out: {error}"
+    if isinstance(found, str):
+        return found
+    backbone, facts = found
+    features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
+    one = dataclasses.replace(one, backbone=f"{one.backbone} after {lesson.names}")
+    rung = dataclasses.replace(solve(ground, one, backbone, features, began, watch), facts=facts)
+    return rung, lambda: rung
+
+
+def _share(deadline: float, parts: int) -> float:
+    """A deadline after one of so many parts of the time that is left."""
+    now = time.monotonic()
+    return now + max(deadline - now, 0) / parts
 
 
 def solve(ground: Ground, one: Plan, backbone: Backbone, features: Features, began: float, watch: Watch) -> Rung:
@@ -291,8 +373,8 @@ def _metrics(ground: Ground, rung: Rung) -> Mapping[str, Metric]:
     return score_repeats([out_of_fold(ground, rung)], [ground.folds[rung.rows]])
 
 
-def _compare(ground: Ground, best: Rung, new: Rung) -> tuple[bool, str]:
-    """Whether a step pays over the best one so far, and why, in words."""
+def compare(ground: Ground, best: Rung, new: Rung, metric: str = "accuracy") -> tuple[bool, str, dict[str, Any]]:
+    """Whether a step pays over the best one so far, and why, in words and in numbers."""
     sides = [(rung, out_of_fold(ground, rung)) for rung in (best, new)]
     common = np.intersect1d(best.rows, new.rows)
     (p, y), (q, _) = (
@@ -300,15 +382,22 @@ def _compare(ground: Ground, best: Rung, new: Rung) -> tuple[bool, str]:
         for rung, said in sides
         for at in [np.isin(rung.rows, common)]
     )
-    widen = widening([ground.predictions(common, q)], [ground.folds[common]])
-    right = compare_hits(hits(p, y), hits(q, y), widen)
+    first, second = (ground.predictions(common, x) for x in (p, q))
+    widen = widening([second], [ground.folds[common]])
+    if metric == "accuracy":
+        right = compare_hits(hits(p, y), hits(q, y), widen)
+    else:
+        right = compare_metric(first, second, metric, widen)
     loss = compare_losses(item_losses(p, y), item_losses(q, y), widen)
     words = right.over(best.plan.name)
+    surer = right.difference >= 0 and loss.difference > 0 and loss.p_value / 2 < LEVEL
+    gain = {"over": best.plan.name, **{k: getattr(right, k) for k in ("difference", "low", "high", "p_value")},
+            "surer": surer}  # fmt: skip
     if right.difference > 0 and right.p_value / 2 < LEVEL:
-        return True, words
-    if right.difference >= 0 and loss.difference > 0 and loss.p_value / 2 < LEVEL:
-        return True, f"{words}, and surer: {loss.over()}"
-    return False, f"{words}: does not pay"
+        return True, words, gain
+    if surer:
+        return True, f"{words}, and surer: {loss.over()}", gain
+    return False, f"{words}: does not pay", gain
 
 
 def _sample(

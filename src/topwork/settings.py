@@ -2,7 +2,8 @@
 
 TOPWORK_CACHE        cache folder                    default: $XDG_CACHE_HOME/topwork or ~/.cache/topwork
 TOPWORK_CACHE_GB     size limit of the cache, GB     default: 10, at most half of the free disk
-TOPWORK_THREADS      threads for arithmetic          default: the processors this process may use
+TOPWORK_THREADS      threads for arithmetic          default: the processors this process may use; those started
+                                                     together on one machine share them
 TOPWORK_DEVICE       cpu, cuda, cuda:1, mps          default: what torch finds, cpu without torch
 HF_HUB_OFFLINE       1: no hub is ever asked
 """
@@ -13,6 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
+from topwork import processes
 from topwork.errors import BadSetting
 from topwork.types import Choice
 
@@ -48,9 +50,15 @@ def threads() -> Choice:
         return Choice("threads", int(_positive("TOPWORK_THREADS", named)), "TOPWORK_THREADS")
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_cpus()
-    if quota and quota < allowed:
-        return Choice("threads", quota, "processor quota of this container")
-    return Choice("threads", allowed, "processors of this machine")
+    here, why = (
+        (quota, "processor quota of this container")
+        if quota and quota < allowed
+        else (allowed, "processors of this machine")
+    )
+    beside = processes.beside()
+    if beside > 1:
+        return Choice("threads", max(1, here // beside), f"{why}, shared by {beside} processes")
+    return Choice("threads", here, why)
 
 
 def offline() -> bool:

@@ -23,6 +23,9 @@ VERSION = "0.1.0"  # of the package
 Progress = Callable[[str, int, int], None]
 """progress(stage, done, total): called often, must be cheap; rooms never print."""
 
+Track = Callable[[str, int, Mapping[str, float]], None]
+"""track(training, step, numbers): rate and loss terms of a step by name, about once a second for all steps since."""
+
 
 def silent(stage: str, done: int, total: int) -> None:
     """Progress for those who do not want any."""
@@ -32,12 +35,17 @@ def mute(line: str) -> None:
     """A listener for those who do not want to hear."""
 
 
+def untracked(training: str, step: int, numbers: Mapping[str, float]) -> None:
+    """A tracker for those who do not keep the numbers."""
+
+
 @dataclass(frozen=True)
 class Watch:
     """Who is watching a long verb: rooms never print, doors do."""
 
     progress: Progress = silent
     say: Callable[[str], None] = mute  # one line at a time: choices with their reasons, findings, steps
+    track: Track = untracked  # every loss term of every training
 
 
 @dataclass(frozen=True)
@@ -302,6 +310,7 @@ class Step:
     seconds: float
     kept: bool  # it paid over the best step before it; the last one kept is the model
     verdict: str  # in words: "+21.3 points [18.0, 24.6] over pixels, p < 0.001"
+    gain: Mapping[str, Any] | None = None  # the same in numbers: over, difference, low, high, p_value, surer
 
 
 def digest(value: Any) -> str:

@@ -6,17 +6,19 @@ read -> inspect -> split -> climb (ladder.py) -> measure (account.py) -> write -
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topwork import plugins
+from topwork import plugins, processes
 from topwork.errors import BadData, BadSetting, UnknownName
+from topwork.store import tracking
 from topwork.types import Choice, Dataset, Features, Findings, Predictions, Skipped, Watch
 
 if TYPE_CHECKING:
@@ -87,10 +89,13 @@ def fit(
     data: str | Path | Dataset,
     *,
     test: str | Path | None = None,
+    sources: str | Path | Dataset | Sequence[str | Path | Dataset] = (),
+    source_how: str = "intermediate",
     task: str = "image-classification",
     backbone: str = "auto",
     steps: str | Sequence[str] = "auto",
     budget: str | float = "5m",
+    metric: str = "accuracy",
     split: str = "auto",
     group: str | None = None,
     item_column: str | None = None,
@@ -100,6 +105,7 @@ def fit(
     batch_size: int | None = None,
     engine: str = "auto",
     seed: int = 0,
+    track: str | None = None,
     out: str | Path | None = None,
     watch: Watch | None = None,
 ) -> Model:
@@ -107,17 +113,23 @@ def fit(
 
     Choices are made by cross-validation on the training items; held-out items only measure. Where nothing was held
     out and the items are few, repeated nested cross-validation measures instead. Settings that cannot work stop it
-    before work begins.
+    before work begins. Under torchrun or accelerate launch the processes share the work, and the first one writes.
+    `track`: where loss curves go besides the report, "tensorboard" or "mlflow". `sources`: other labelled data that
+    may help, learnt from before the target ("intermediate"), at the same time ("joint"), or both ways ("both").
     """
-    watch, clock = watch or Watch(), Stopwatch()
+    processes.together()
+    watch, clock = Watch() if watch is None or processes.rank() else watch, Stopwatch()
     target = Path(out) if out is not None else Path("models") / _name(data)
-    plans, choices = _check_settings(task, backbone, steps, split, target)
+    with processes.first():
+        plans, choices = _check_settings(task, backbone, steps, split, target)
+    tracker = tracking.make(track)
     deadline = time.monotonic() + seconds_of(budget)
 
-    from topwork import account, ladder
+    from topwork import account, ladder, source_steps
     from topwork.data.inspect import check_trainable
     from topwork.ground import divide
     from topwork.store.cache import open_cache
+    from topwork.tasks.classification import metric_names
 
     with clock("read"):
         columns = {"item_column": item_column, "label_column": label_column}
@@ -128,52 +140,96 @@ def fit(
             from topwork.data.join import join
 
             dataset = join(dataset, read(test, **columns))
+        others = source_steps.read(sources, source_how)
+    if metric not in (known := metric_names(len(dataset.labels), dataset.multilabel)):
+        raise UnknownName.among(metric, "metrics", known)
     store = open_cache()
-    with clock("inspect"):
+    with clock("inspect"), processes.first():
         found = inspect(dataset, drop_leaks=not keep_leaks, watch=watch)
         check_trainable(found.dataset)
+        lessons = source_steps.gather(others, found.dataset, store, watch)
+        found = dataclasses.replace(found, findings=(*found.findings, *(f for s in lessons if (f := s.finding()))))
     ground = divide(found.dataset, split, seed)
     for line in (*found.dataset.notes, *(f"{f.severity}: {f.message}" for f in found.findings), ground.text, *choices):
         watch.say(str(line))
     if backbone == "auto" and any(one.backbone == "bundled" for one in plans):
         from topwork.choosing import choose_for_fit
 
+        learnt = ground.dataset.take(ground.train)
+
+        def choose() -> dict[str, Any]:
+            with processes.alone():
+                pick = choose_for_fit(
+                    learnt, store, deadline, watch, held_out=len(ground.held) > 0, batch_size=batch_size, engine=engine
+                )
+            return dataclasses.asdict(pick)
+
         with clock("rank"):
-            learnt = ground.dataset.take(ground.train)
-            chosen = choose_for_fit(
-                learnt, store, deadline, watch, held_out=len(ground.held) > 0, batch_size=batch_size, engine=engine
-            )
+            chosen = Choice(**processes.decided(choose))
         choices.append(chosen)
         watch.say(str(chosen))
         plans = ladder.plan(steps, chosen.value)
+    plans = source_steps.insert(plans, lessons, source_how, "bundled" if backbone == "auto" else backbone)
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": " ".join(["topwork", *sys.argv[1:]]) if "topwork" in sys.argv[0] else "topwork.fit(...)",
         "seed": seed,
         "source": str(data),
         "choices": choices,
+        **({"sources": [lesson.fact() for lesson in lessons]} if lessons else {}),
     }
 
     def save(climbed: Climb) -> None:
-        with clock("measure"):
-            measured = account.measure(ground, climbed.best, seed, watch)
-        _save(target, found, ground, climbed, measured, store, clock, watch, facts)
+        if processes.rank():
+            return
+        with processes.alone():
+            with clock("measure"):
+                measured = account.measure(ground, climbed.best, seed, watch)
+            _save(target, found, ground, climbed, measured, store, clock, watch, facts)
 
     def save_so_far(climbed: Climb) -> None:
         save(climbed)
         watch.say(f"a first model is in {target}; it stays there if you stop the rest (Ctrl-C)")
 
     run = target.absolute().with_name(f"{target.name}.run")
-    with clock("climb"):
+    with clock("climb"), tracking.keeping(None if processes.rank() else tracker, target, watch) as tracked:
         climbed = ladder.climb(
-            ground, plans, store, deadline=deadline, watch=watch, run=run, seed=seed, so_far=save_so_far,
-            batch_size=batch_size, engine=engine,
+            ground, plans, store, deadline=deadline, watch=tracked, run=run, seed=seed, so_far=save_so_far,
+            metric=metric, batch_size=batch_size, engine=engine,
         )  # fmt: skip
     save(climbed)
-    shutil.rmtree(run, ignore_errors=True)
+    if not processes.rank():
+        shutil.rmtree(run, ignore_errors=True)
+    processes.barrier()
     for note in store.notes:
         watch.say(note)
     return load(target)
+
+
+def sweep(
+    specs: str | Path | Sequence[Mapping[str, Any]],
+    *,
+    workers: int = 2,
+    out: str | Path | None = None,
+    watch: Watch | None = None,
+) -> list[dict[str, Any]]:
+    """Run many fits in worker processes, so many at a time: their scores and folders, in the order of the list.
+
+    A spec is a mapping of options of `fit`, with `data`, perhaps `name` and `out`; a path is a .jsonl or .toml file of
+    them. What is done already is left out; a fit that fails is a row with its reason, and the others go on.
+    """
+    from topwork import sweeping
+
+    if processes.started() > 1:
+        raise BadSetting("topwork sweep starts its processes itself. Start it without torchrun or accelerate launch")
+    if workers < 1:
+        raise BadSetting(f"--workers {workers}. Expected 1 or more")
+    if isinstance(specs, (str, Path)):
+        listed, name = sweeping.read(Path(specs)), Path(specs).stem
+    else:
+        listed, name = list(specs), "fits"
+    folder = Path(out) if out is not None else Path("sweeps") / name
+    return sweeping.run(sweeping.plan(listed, folder), folder, workers, watch or Watch())
 
 
 def pretrain(
@@ -190,6 +246,7 @@ def pretrain(
     start: str | None = None,
     probe: str | None = None,
     save_seconds: float = 60.0,
+    track: str | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train a backbone on one's own images and write it to `out`, for use as local:OUT; returns its card.
@@ -199,6 +256,8 @@ def pretrain(
     from topwork.backbones.torch_backbone import need_train
 
     need_train("Pretraining")
+    if processes.started() > 1:
+        raise BadSetting("topwork pretrain trains in one process. Start it without torchrun or accelerate launch")
     from topwork import pretraining
 
     wish = pretraining.Wish(
@@ -217,7 +276,8 @@ def pretrain(
         save_seconds,
     )
     pretraining.check_settings(wish)
-    return pretraining.pretrain(wish, watch or Watch())
+    with tracking.keeping(tracking.make(track), wish.out, watch or Watch()) as tracked:
+        return pretraining.pretrain(wish, tracked)
 
 
 def rank(
@@ -273,6 +333,52 @@ def rank(
         hashes={"data": account.data_hash(learnt), "code": account.code_version()},
         seconds=time.monotonic() - began,
     )
+
+
+def extend(
+    model: str | Path | Model,
+    data: str | Path | Dataset,
+    *,
+    out: str | Path,
+    test: str | Path | Dataset | None = None,
+    item_column: str | None = None,
+    label_column: str | None = None,
+    seed: int = 0,
+    watch: Watch | None = None,
+) -> Model:
+    """Teach a saved model the classes of `data` beside its own, without the data that it was made from.
+
+    The backbone stays as it is; what the model still knows of its old classes is measured on `test`, or, without it,
+    on items drawn from what it remembers of them. More items of old classes are welcome, too.
+    """
+    import numpy as np
+
+    from topwork import extending
+    from topwork.artefact.bundle import MARKER
+    from topwork.store.atomic import check_replaceable
+    from topwork.store.cache import open_cache
+
+    watch, target = watch or Watch(), Path(out)
+    opened = load(model) if isinstance(model, (str, Path)) else model
+    extending.Old.of(opened)  # what cannot be extended ends it before work begins
+    check_replaceable(target, MARKER)
+    columns = {"item_column": item_column, "label_column": label_column}
+
+    def labelled(given: str | Path | Dataset) -> Dataset:
+        dataset = given if isinstance(given, Dataset) else read(given, **columns)
+        if dataset.multilabel:
+            raise BadData(f"{dataset.name} has lists of labels. Expected one label for each image")
+        rows = np.flatnonzero(dataset.table["target"].is_valid().to_numpy(zero_copy_only=False))
+        return inspect(dataset.take(rows), drop_leaks=False, watch=watch).dataset
+
+    found, asked = labelled(data), None if test is None else labelled(test)
+    facts = {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": " ".join(["topwork", *sys.argv[1:]]) if "topwork" in sys.argv[0] else "topwork.extend(...)",
+        "seed": seed,
+    }
+    extending.extend(opened, found, asked, target, seed=seed, store=open_cache(), watch=watch, facts=facts)
+    return load(target)
 
 
 def load(folder: str | Path) -> Model:
@@ -397,7 +503,7 @@ def _save(
     facts: dict[str, Any],
 ) -> None:
     """Write the artefact beside its place, prove it there, tell the story, and only then put it in place."""
-    from topwork import account
+    from topwork import account, extending
     from topwork.artefact import bundle, card, onnx, weights
     from topwork.artefact.proof import prove
     from topwork.evaluation.report import render, to_json
@@ -421,6 +527,7 @@ def _save(
                 calibration={"temperature": head.temperature, "fitted_on": "out-of-fold training items"},
                 data={"name": dataset.name, "items": len(dataset), "hash": account.data_hash(dataset)},
                 history=(*dataset.history, f"kept step {rung.plan.name}: {rung.spec}", account.code_version()),
+                statistics=extending.of_fit(ground, rung, watch),
             )
         with clock("prove"):
             rows = rung.held if len(rung.held) else rung.rows

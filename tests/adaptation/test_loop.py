@@ -232,6 +232,18 @@ def test_without_average_the_last_weights_are_handed_back():
     assert not last.training
 
 
+def test_it_says_as_much_as_was_asked_and_tracks_every_step():
+    for lines in (1, 10):
+        said, seen = [], []
+        watch = Watch(say=said.append, track=lambda *numbers: seen.append(numbers))  # noqa: B023
+        train(small(), [Supervised()], FEED, PLAN, watch=watch, stage="lp_ft fold 1", lines=lines)
+        assert [step for _, step, _ in seen] == list(range(PLAN.steps))
+        assert {name for name, _, _ in seen} == {"lp_ft fold 1"}
+        assert all(numbers.keys() == {"rate", "cross_entropy"} for _, _, numbers in seen)
+        assert said[-1].startswith(f"lp_ft fold 1, step {PLAN.steps} of {PLAN.steps}: cross_entropy ")
+        assert len(said) == 1 or lines > 1
+
+
 def test_it_learns_and_the_pace_is_measured(tmp_path):
     said = []
     with Run(tmp_path / "run", {}) as run:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from topwork.errors import BadData
-from topwork.evaluation.paired import compare, compare_hits, compare_losses, mcnemar, sign_flip, tango
+from topwork.errors import BadData, UnknownName
+from topwork.evaluation.paired import compare, compare_hits, compare_losses, compare_metric, mcnemar, sign_flip, tango
 from topwork.types import Predictions
 
 RNG = np.random.default_rng(0)
@@ -89,3 +89,20 @@ def test_sign_flip_agrees_with_scipy_and_is_seeded():
     assert sign_flip(d) == sign_flip(d)
     assert sign_flip(np.zeros(5)) == 1
     assert compare_losses(np.array([0.5]), np.array([0.2])).p_value == 1
+
+
+def test_any_metric_is_compared_by_the_items_influences():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [80, 20])
+    worse, better = (np.where(rng.random(100) < share, y, 1 - y) for share in (0.7, 0.9))
+    first, second = (Predictions(np.eye(2, dtype=np.float32)[a] * 0.8 + 0.1, y, ("a", "b")) for a in (worse, better))
+    found = compare_metric(first, second, "balanced_accuracy")
+    recall = [np.mean([(a == c)[y == c].mean() for c in (0, 1)]) for a in (worse, better)]
+    assert found.difference == pytest.approx(recall[1] - recall[0])
+    assert found.low < found.difference < found.high
+    d = np.array([((better == y) * 1.0 - (worse == y))[y == c].var() / (y == c).sum() / 4 for c in (0, 1)]).sum()
+    assert (found.high - found.low) / 2 == pytest.approx(1.98 * d**0.5, rel=0.1)  # two strata, by hand
+    assert compare_metric(first, second, "log_loss").difference > 0  # less is better
+    assert "points of balanced accuracy" in found.over("probe")
+    with pytest.raises(UnknownName, match="accuracy"):
+        compare_metric(first, second, "acuracy")

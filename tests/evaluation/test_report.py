@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from topwork.evaluation import charts, wording
+from topwork.evaluation.advice import advice
 from topwork.evaluation.axis import Axis, log_axis, share_axis
 from topwork.evaluation.report import render, terminal, to_json
 from topwork.types import Choice, Metric
@@ -63,6 +64,29 @@ def step(name, spec, score, seconds, kept, verdict):
     """One rung of the ladder."""
     rung = {"name": name, "spec": spec, "seconds": seconds, "kept": kept, "verdict": verdict}
     return rung | {"metrics": {"accuracy": score}}
+
+
+def tuning():
+    """What a tuned step leaves: losses of six trainings, the folds' results, what moved."""
+    names = ["fold 1 of 2", "fold 2 of 2", "on everything"]
+    return {
+        "spec": "last_stages(1, epochs=4) + l2_sp + mixup",
+        "choices": {"views": "crop"},
+        "proofs": {"frozen": 412, "frozen_moved": 0, "free": 58, "free_moved": 58, "weights": "ab"},
+        "curves": {
+            name: {
+                "steps": list(range(5, 5 * length, 5)),
+                "seconds": [0.1] * (length - 1),
+                "terms": {"task": [1 / i for i in range(1, length)], "l2_sp": [None] + [0.01] * (length - 2)},
+            }
+            for name, length in zip(names, (40, 40, 50), strict=True)
+        },
+        "folds": [{"name": name, "items": 149, "accuracy": 0.9, "log_loss": 0.31} for name in names[:2]],
+        "stages": [
+            {"name": "conv_stem – blocks.0", "tensors": 412, "moved": 0, "change": 0.0},
+            {"name": "blocks.5", "tensors": 58, "moved": 58, "change": 0.12},
+        ],
+    }
 
 
 def gallery(shots, labels, dice, low, high):
@@ -395,6 +419,69 @@ NASTY = (
     "'; --",
     "&amp;",
 )
+
+
+def test_what_learnt_is_told_with_its_losses_and_proofs():
+    numbers = sample(tuning=tuning())
+    text = render(numbers)
+    page = Page(text)
+    for words in (
+        "412 frozen tensors are bit for bit what they were; 58 of 58 others have moved.",
+        "2 folds, each without the images",
+        "blocks.5",
+        "stood still",
+        "12.0 %",
+        "0.310",
+    ):
+        assert words in page.text, words
+    assert "tuning" in page.ids
+    lines = [value for tag, name, value in page.attributes if tag == "path" and name == "class"]
+    assert lines.count("learnt") == 2  # task and l2_sp
+    assert lines.count("fold") == 4
+    assert "412 frozen tensors are bit for bit" in " ".join(lines_of(terminal(numbers), 200))
+    for key in numbers["tuning"]:
+        for gone in ({k: v for k, v in numbers["tuning"].items() if k != key}, numbers["tuning"] | {key: None}):
+            Page(render(numbers | {"tuning": gone}))
+            lines_of(terminal(numbers | {"tuning": gone}))
+    numbers["tuning"]["spec"] = numbers["tuning"]["stages"][0]["name"] = NASTY[0]
+    numbers["tuning"]["curves"] = {NASTY[1]: numbers["tuning"]["curves"]["on everything"]}
+    numbers["tuning"]["folds"][0]["name"] = NASTY[0]
+    assert "<script>alert" not in render(numbers)
+
+
+def test_curves_go_through_their_points():
+    charts_ = charts.losses(tuning()["curves"])
+    assert [c["term"] for c in charts_] == ["task", "l2_sp"]
+    task = charts_[0]
+    assert [line["main"] for line in task["lines"]] == [False, False, True]
+    places = [tuple(map(float, p.split())) for p in task["lines"][-1]["path"][1:].split("L")]
+    x, y = task["x"], task["y"]
+    for i, (across, down) in enumerate(places, 1):
+        assert x.end * across / 100 == pytest.approx(5 * i, abs=0.1)
+        assert y.start * (1 - down / 100) == pytest.approx(1 / i, abs=1e-3)
+    assert charts.losses({}) == []
+    assert charts.losses({"a": {"steps": [], "terms": {}}}) == []
+    (one,) = charts.losses({"a": {"steps": [3], "terms": {"task": [2.0]}}})
+    assert one["lines"][0]["path"] == "M0 0.0L100.0 0.0"
+
+
+def test_long_specs_get_short_names_and_what_was_left_out_is_listed_below():
+    spec = "last_stages(1, epochs=4) + l2_sp + mixup"
+    numbers = sample()
+    gain = {"over": "probe", "difference": 0.061, "low": 0.03, "high": 0.092, "p_value": 0.0001, "surer": False}
+    numbers["steps"][-1] |= {"name": spec, "spec": f"bundled + {spec}", "gain": gain, "kept": True}
+    why = "left out: one epoch takes about 99 s and the budget has 20 s left (--budget)"
+    numbers["steps"].append({"name": "lp_ft", "spec": "bundled", "metrics": {}, "seconds": 1, "verdict": why})
+    numbers["advice"] = advice(numbers)
+    page = Page(render(numbers))
+    assert "last_stages gained 6.1 points [3.0, 9.2] over probe for 2 min 20 s (p < 0.001): worth it." in page.text
+    assert "Not tried lp_ft one epoch takes about 99 s" in page.text
+    assert "Next: give it more time (--budget), lp_ft had none" in page.text
+    titles = [value for _, name, value in page.attributes if name == "title"]
+    assert spec in titles
+    lines = " ".join(" ".join(lines_of(terminal(numbers), 200)).split())
+    assert "gained 6.1 points [3.0, 9.2] over probe: worth it" in lines
+    assert "Next: give it more time" in lines
 
 
 @pytest.mark.parametrize("size", [0, 30])

@@ -117,3 +117,24 @@ def test_removed_when_it_is_over(folder):
     run.save(1, tensors(1))
     run.remove()
     assert not folder.exists()
+
+
+def test_curves_are_means_of_neighbouring_steps(folder):
+    with Run(folder, SETTINGS) as run:
+        assert run.curves() == {"steps": [], "seconds": [], "terms": {}}
+        run.log(
+            [
+                {"step": i, "rate": 0.1, "seconds": i / 2, "task": float(i), **({"l2": 1.0} if i > 4 else {})}
+                for i in range(10)
+            ]
+        )
+        assert run.curves(most=5) == {
+            "steps": [2, 4, 6, 8, 10],
+            "seconds": [0.5, 1.5, 2.5, 3.5, 4.5],
+            "terms": {"task": [0.5, 2.5, 4.5, 6.5, 8.5], "l2": [None, None, 1.0, 1.0, 1.0]},
+        }
+        assert run.curves(most=99)["terms"]["task"] == list(map(float, range(10)))
+        for most in (1, 3, 7):
+            points = run.curves(most)
+            assert len(points["steps"]) == most
+            assert points["steps"][-1] == 10

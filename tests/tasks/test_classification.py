@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as reference
 
 from topwork.errors import BadData
-from topwork.tasks.classification import LARGEST_LOSS, checked, item_losses, statistics
+from topwork.tasks.classification import LARGEST_LOSS, checked, item_losses, metric_names, statistics
 
 RNG = np.random.default_rng(0)
 
@@ -102,3 +102,11 @@ def test_sure_mistakes_cost_a_finite_loss():
 def test_what_cannot_be_scored_is_refused(p, t, several, words):
     with pytest.raises(BadData, match=words):
         statistics(p, t, several)
+
+
+@pytest.mark.parametrize(("classes", "several"), [(2, False), (3, False), (7, False), (4, True)])
+def test_metrics_that_are_promised_are_there(classes, several):
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(classes), 60)
+    y = rng.random((60, classes)) < 0.4 if several else np.arange(60) % classes
+    assert set(metric_names(classes, several)) == set(statistics(p, y, several))

@@ -10,6 +10,7 @@ augmentation/    what the items look like while they are learnt: views, mixup, c
 robust/          learning from the worst of all small changes
 feed.py          items in the order of an epoch, as views: every batch a function of its step
 graft.py         a trunk with a new top, and the method that tunes it by any number of techniques
+joint.py         a technique for several sources at once, a head for each
 loop.py          the one training loop; it asks every method the same few questions:
 
     model = method.prepare(trunk, facts)       add heads, freeze, remember the start
@@ -133,6 +134,9 @@ class Technique:
         return False
 
     needs_source_head: ClassVar[bool] = False  # `facts.source_head` is wanted
+
+    def shares(self, counts: tuple[int, ...]) -> tuple[float, ...] | None:
+        """How often each source of so many items is drawn, where several are learnt from."""
 
     def prepare(self, model: Grafted, facts: Facts) -> None:
         """Freeze, inject, remember the start as buffers; raises BadSetting for a model that cannot do it."""

@@ -80,7 +80,8 @@ class Feed:
 
     def batches(self, methods: Sequence[Method], first: int, setup: Setup) -> Iterator[tuple[int, list[list[Batch]]]]:
         """(step, its parts: a batch for every method) from step `first` on."""
-        counts = tuple(np.bincount(self.sources).tolist())
+        shown = self.sources if self.chosen is None else self.sources[self.chosen]
+        counts = tuple(np.bincount(shown, minlength=int(self.sources.max()) + 1).tolist())
         shares = next((s for s in (method.shares(counts) for method in methods) if s is not None), None)
         maker = _Maker(self, tuple(methods), Order(self.sources, shares, setup.seed, self.chosen), setup)
         ahead: deque[tuple[int, Future[list[list[Batch]]]]] = deque()
@@ -121,14 +122,13 @@ class Order:
     chosen: Rows | None = None  # items that are shown; None: all
 
     def __post_init__(self) -> None:
-        pools = [np.flatnonzero(self.source == i) for i in range(int(self.source.max()) + 1)]
+        shown = np.arange(len(self.source)) if self.chosen is None else self.chosen
+        pools = [shown[self.source[shown] == i] for i in range(int(self.source.max()) + 1)]
         if self.shares is None:
-            pools = [np.arange(len(self.source)) if self.chosen is None else self.chosen]
-            drawn = [len(pools[0])]
+            pools, drawn = [shown], [len(shown)]
         else:
             drawn = [
-                max(1, round(len(self.source) * p)) if len(rows) else 0
-                for rows, p in zip(pools, self.shares, strict=True)
+                max(1, round(len(shown) * p)) if len(rows) else 0 for rows, p in zip(pools, self.shares, strict=True)
             ]
         object.__setattr__(self, "_pools", list(zip(pools, drawn, strict=True)))
         object.__setattr__(self, "length", sum(drawn))

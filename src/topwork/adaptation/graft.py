@@ -104,6 +104,7 @@ class Scope(Technique):
     patience: int = 0  # epochs without a smaller log loss on items kept aside, after which it ends; 0: none are
 
     RATE: ClassVar[float] = 1e-3  # where none is named
+    LONGER: ClassVar[float] = 1.0  # times the usual number of items are shown, where no epochs are named
 
     def check(self) -> list[str]:
         """What is wrong with the shared options."""
@@ -204,6 +205,10 @@ class Tune(Method):
     def waits(self) -> bool:
         """Whether one of the techniques does."""
         return any(part.waits for part in self.parts)
+
+    def shares(self, counts: tuple[int, ...]) -> tuple[float, ...] | None:
+        """Those of the first technique that names some."""
+        return next((said for part in self.parts if (said := part.shares(counts)) is not None), None)
 
     def prepare(self, trunk: nn.Module, facts: Facts) -> nn.Module:
         """The trunk with its head, made ready by every technique in turn."""

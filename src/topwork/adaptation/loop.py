@@ -6,6 +6,11 @@ A step depends on its number alone: order, views, dropout and learning rate are 
 everything else that lasts is a tensor in the checkpoint. So a training that was killed and taken up again gives the
 bits of one that was not (one process, the same machine and number of threads).
 
+Several processes (torchrun, accelerate launch) share every batch: the loss of each counts by its items, batch norms
+see the items of all, and gradients are averaged, so that a step is that of one process with the whole batch, up to
+rounding. What is drawn inside a loss (dropout, mixing) is drawn anew in each. The first process keeps the run; the
+others take from it what it remembers.
+
 Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019 (AdamW).
 """
 
@@ -17,6 +22,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,12 +30,14 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import patch_environment
+from accelerate.utils import DistributedDataParallelKwargs, patch_environment
 from torch import Tensor, nn
 
+from topwork import processes
 from topwork.adaptation import Batch, Method
 from topwork.adaptation.feed import Feed, Setup, seed_of
 from topwork.errors import BadSetting
+from topwork.nn import shared_norm
 from topwork.nn.ema import Ema, tensors_of
 from topwork.nn.schedule import warm_cosine
 from topwork.store.runs import Run
@@ -66,36 +74,49 @@ def train(
     watch: Watch | None = None,
     judge: Judge | None = None,
     stage: str = "pretrain",
+    lines: int = 10,
 ) -> nn.Module:
     """Train `trunk`, (B, 3, S, S) -> (B, D), by all methods at once, from where `run` was left.
 
     Gives back what the first method makes of it: the trunk, or a trunk with a head. With a judge, the weights of the
-    moment that it liked best.
+    moment that it liked best. `lines`: how often it says on the way how it does; 1: at its end alone.
     """
-    watch, accelerator = watch or Watch(), _accelerator(plan)
+    processes.together()
+    watch, accelerator = watch or Watch(), _accelerator(plan, waits=any(method.waits for method in methods))
     torch.manual_seed(seed_of(plan.seed, "heads"))
     whole = Together(trunk, methods, feed, plan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     plain = optimizer_of(whole, plan, whole.rates())
-    model, optimizer = accelerator.prepare(whole, plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # accelerate names an option of torch by its older name
+        model, optimizer = accelerator.prepare(whole, plain)
     average = Ema(whole, plan.ema)
     patience = Patience(whole, average, judge)
     memory = Memory(whole, average, plain, patience)
-    first = memory.restore(run) if run else 0
-    log = Log(run, watch, plan, first)
+    first = memory.restore(run)
+    log = Log(run, watch, plan, first, stage, lines)
     setup = Setup(plan.steps, plan.batch, plan.seed, plan.parts, str(accelerator.device),
                   accelerator.process_index, accelerator.num_processes)  # fmt: skip
     model.train()
-    with _stop_between_steps() as stop, contextlib.closing(feed.batches(methods, first, setup)) as batches:  # type: ignore[type-var]
+    with (
+        processes.losing(),
+        warnings.catch_warnings(),
+        _stop_between_steps() as stop,
+        contextlib.closing(feed.batches(methods, first, setup)) as batches,  # type: ignore[type-var]
+    ):
+        warnings.filterwarnings("ignore", "Grad strides", UserWarning)  # of 1 x 1 convolutions, where they are the same
         for step, parts in batches if not patience.over else ():
             rate = plan.rate * warm_cosine(step, plan.steps, plan.warmup)
             for group in plain.param_groups:
                 group["lr"] = rate * group["multiple"]
             for part, batch in enumerate(parts):
                 torch.manual_seed(seed_of(plan.seed, "dropout", step, part, accelerator.process_index))
-                with accelerator.autocast():
-                    terms = model(batch)
-                accelerator.backward(torch.stack(list(terms.values())).sum() / len(parts))
-                log.note(step, rate, terms)
+                share = len(batch[0].rows) / plan.batch
+                gather = setup.processes == 1 or part + 1 == len(parts)  # gradients, once per step
+                with contextlib.nullcontext() if gather else accelerator.no_sync(model):
+                    with accelerator.autocast(), shared_norm.over_processes():
+                        terms = model(batch)
+                    accelerator.backward(torch.stack(list(terms.values())).sum() * (share * setup.processes))
+                log.note(step, rate, terms, share)
             accelerator.clip_grad_norm_(whole.parameters(), plan.clip)
             optimizer.step()
             optimizer.zero_grad()
@@ -103,17 +124,19 @@ def train(
             average.update(step)
             watch.progress(stage, step + 1, plan.steps)
             enough = patience.enough(step)
-            save = stop.asked or enough or step + 1 == plan.steps or (run is not None and run.due())
-            log.flush(step + 1, save)
-            if run and save and accelerator.is_main_process:
+            last = enough or step + 1 == plan.steps
+            stopped, save, due = processes.agreed(stop.asked, last or bool(run and run.due()), log.due())
+            log.flush(step + 1, stopped or save or due, last)
+            if run and (stopped or save):
                 run.save(step + 1, memory.tensors())
-            if stop.asked:
+            if stopped:
                 raise KeyboardInterrupt
             if enough:
                 break
     if plan.ema:
         average.apply()
     patience.apply()
+    processes.alike(tensors_of(whole))
     return whole.finish().eval()
 
 
@@ -221,7 +244,8 @@ class Patience:
         live = {name: t.detach().clone() for name, t in tensors_of(self._whole).items()}
         if self._average.decay:
             self._average.apply()
-        value = judge.measure(self._whole.models[0].eval())  # type: ignore[arg-type]
+        whole = self._whole.eval()
+        value = processes.decided(lambda: judge.measure(whole.models[0]))  # type: ignore[arg-type]
         if value < self.tensors["value"]:
             for name, tensor in tensors_of(self._whole).items():
                 self.tensors[name].copy_(tensor)
@@ -261,11 +285,13 @@ class Memory:
         return found
 
     @torch.no_grad()
-    def restore(self, run: Run) -> int:
+    def restore(self, run: Run | None) -> int:
         """Put the newest checkpoint in place; the number of steps that lie behind."""
-        kept = run.load()
-        if kept is None:
+        found = run.load() if run else None
+        step = processes.decided(lambda: run.step if run and found is not None else None)
+        if step is None:
             return 0
+        kept = processes.received(found)
         parts = (("model.", tensors_of(self.model)), ("ema.", self.average.tensors), ("best.", self.patience.tensors))
         for prefix, live in parts:
             for name, tensor in live.items():
@@ -276,7 +302,7 @@ class Memory:
                 _, index, slot = name.split(".")
                 slots.setdefault(int(index), {})[slot] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
-        return run.step
+        return step
 
 
 @dataclass
@@ -287,24 +313,34 @@ class Log:
     watch: Watch
     plan: Plan
     first: int
-    _waiting: list[tuple[int, float, dict[str, Tensor]]] = field(default_factory=list)
+    stage: str = ""
+    lines: int = 10  # said on the way, evenly
+    _waiting: list[tuple[int, float, float, dict[str, Tensor]]] = field(default_factory=list)
     _flushed: float = field(default_factory=time.monotonic)
     _began: float = field(default_factory=time.monotonic)
     _said: int = 0
 
-    def note(self, step: int, rate: float, terms: dict[str, Tensor]) -> None:
-        """Terms of one part of a step; nothing is waited for."""
-        self._waiting.append((step, rate, {name: value.detach() for name, value in terms.items()}))
+    def note(self, step: int, rate: float, terms: dict[str, Tensor], share: float) -> None:
+        """Terms of one part of a step, and its share of the items; nothing is waited for."""
+        self._waiting.append((step, rate, share, {name: value.detach() for name, value in terms.items()}))
 
-    def flush(self, done: int, now: bool) -> None:
-        """Look at the losses, at times."""
-        if not (now or time.monotonic() - self._flushed >= FLUSH_SECONDS):
+    def due(self) -> bool:
+        """Whether it is time to look."""
+        return time.monotonic() - self._flushed >= FLUSH_SECONDS
+
+    def flush(self, done: int, now: bool, last: bool = False) -> None:
+        """Look at the losses of all processes, at times."""
+        if not now:
             return
+        own = [
+            (step, rate, {name: value.item() * share for name, value in terms.items()})
+            for step, rate, share, terms in self._waiting
+        ]
         lines: dict[int, dict[str, Any]] = {}
-        for step, rate, terms in self._waiting:
+        for step, rate, terms in (part for parts in processes.gathered(own) for part in parts):
             line = lines.setdefault(step, {"step": step, "rate": rate})
             for name, value in terms.items():
-                line[name] = line.get(name, 0.0) + value.item() / self.plan.parts
+                line[name] = line.get(name, 0.0) + value
         seconds = self.run.elapsed() if self.run else time.monotonic() - self._began
         for step, line in lines.items():
             if not all(math.isfinite(value) for value in line.values()):
@@ -315,21 +351,23 @@ class Log:
             line["seconds"] = round(seconds, 3)
         if self.run and lines:
             self.run.log(list(lines.values()))
-        self._say(done, list(lines.values()))
+        for step, line in lines.items():
+            self.watch.track(self.stage, step, {k: v for k, v in line.items() if k not in ("step", "seconds")})
+        self._say(done, list(lines.values()), last)
         self._waiting, self._flushed = [], time.monotonic()
 
-    def _say(self, done: int, lines: list[dict[str, Any]]) -> None:
-        """A line per tenth of the way."""
-        tenth = 10 * done // self.plan.steps
-        if tenth <= self._said or not lines:
+    def _say(self, done: int, lines: list[dict[str, Any]], last: bool) -> None:
+        """A line per tenth of the way, or as often as was asked."""
+        part = self.lines * done // self.plan.steps
+        if not (last or part > self._said) or not lines:
             return
-        self._said = tenth
+        self._said = part
         pace = (time.monotonic() - self._began) / max(1, done - self.first)
         shown = [name for name in lines[-1] if name not in ("step", "rate", "seconds")]
         means = ", ".join(f"{name} {sum(line[name] for line in lines) / len(lines):.3f}" for name in shown)
-        left = pace * (self.plan.steps - done)
+        left = "" if last else f", {_span(pace * (self.plan.steps - done))} left"
         self.watch.say(
-            f"step {done:,} of {self.plan.steps:,}: {means}; {self.plan.batch / pace:,.0f} images/s, {_span(left)} left"
+            f"{self.stage}, step {done:,} of {self.plan.steps:,}: {means}; {self.plan.batch / pace:,.0f} images/s{left}"
         )
 
 
@@ -341,8 +379,7 @@ def pace(
 
     def tick(*_: object) -> None:
         ends.append(time.monotonic())
-        enough = len(ends) >= 6 and ends[-1] - ends[0] > most_seconds
-        if enough:
+        if processes.decided(lambda: len(ends) >= 6 and ends[-1] - ends[0] > most_seconds):
             raise _Enough
 
     with contextlib.suppress(_Enough):
@@ -424,15 +461,22 @@ def _stop_between_steps() -> Iterator[_Stop]:
         signal.signal(signal.SIGINT, before)
 
 
-def _accelerator(plan: Plan) -> Accelerator:
+def _accelerator(plan: Plan, waits: bool = False) -> Accelerator:
     """accelerate keeps one state per process; a second training may want another device."""
     cpu = plan.device == "cpu"
     known = AcceleratorState._shared_state
     if known and (known["device"].type != plan.device.split(":")[0] or known["_mixed_precision"] != plan.precision):
         AcceleratorState._reset_state(reset_partial_state=True)
     named = {} if cpu or ":" not in plan.device else {"ACCELERATE_TORCH_DEVICE": plan.device}
+    parallel = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=waits)
     with patch_environment(**named):
-        return Accelerator(cpu=cpu, mixed_precision=plan.precision)
+        accelerator = Accelerator(cpu=cpu, mixed_precision=plan.precision, kwargs_handlers=[parallel])
+    N = accelerator.num_processes
+    if processes.count() != N:
+        raise BadSetting(f"accelerate finds {N} processes, of which {processes.count()} have met. Start with torchrun")
+    if plan.batch < N:
+        raise BadSetting(f"A batch of {plan.batch} items cannot be shared by {N} processes. Start fewer")
+    return accelerator
 
 
 def _span(seconds: float) -> str:

@@ -3,9 +3,10 @@
     model.json          task, labels, preprocessing, backbone, head, calibration, data, history, checksums; written last
     model.onnx          pixels uint8 (N, H, W, 3) -> probabilities (N, C), logits (N, C), features (N, D)
     model.safetensors   the same weights as arrays: trunk.*, head.*
+    statistics.safetensors   what `extend` needs to know of the classes: counts, means, one covariance; may be absent
     README.md           model card        report.html, report.json   the numbers
 
-The first three hold no time and no seconds: the same fit gives the same bits. The other three are for reading; they may
+None of these four holds a time or seconds: the same fit gives the same bits. The other three are for reading; they may
 be edited or left out, so no checksum covers them.
 """
 
@@ -24,6 +25,7 @@ from topwork.types import VERSION, Card, Head, Preprocess
 FORMAT = 1
 MARKER = "model.json"
 CHECKED = ("model.onnx", "model.safetensors")
+STATISTICS = "statistics.safetensors"
 
 
 def write(
@@ -40,10 +42,13 @@ def write(
     calibration: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
     history: Sequence[str] = (),
+    statistics: bytes | None = None,
 ) -> dict[str, Any]:
     """Fill a folder with a model that `load` can open; returns what model.json holds."""
     backbone = dataclasses.asdict(card)
     contents: dict[str, bytes] = dict(zip(CHECKED, (onnx, weights), strict=True))
+    if statistics is not None:
+        contents[STATISTICS] = statistics
     manifest = {
         "format": FORMAT,
         "topwork": VERSION,
@@ -93,8 +98,9 @@ def read(folder: Path) -> dict[str, Any]:
     if found != FORMAT:
         cure = "Upgrade with: pip install -U topwork" if isinstance(found, int) and found > FORMAT else "Fit again"
         raise StoreError(f"{folder / MARKER} has format {found!r}; Topwork {VERSION} reads {FORMAT}. {cure}")
-    for file in CHECKED:
-        _check(folder / file, manifest.get("files", {}).get(file, {}).get("sha256", ""))
+    known = manifest.get("files", {})
+    for file in (*CHECKED, *((STATISTICS,) if STATISTICS in known else ())):
+        _check(folder / file, known.get(file, {}).get("sha256", ""))
     return manifest
 
 

@@ -127,7 +127,13 @@ class Model:
         """(C,) probabilities of each input, in order; unreadable ones are Skipped."""
         return (row for _, row in self._named(inputs))
 
-    def _named(self, inputs: Iterable[Any]) -> Iterator[tuple[str, NDArray[np.float32] | Skipped]]:
+    def features(self, inputs: Iterable[Any]) -> Iterator[NDArray[np.float32] | Skipped]:
+        """(D,) what the head sees of each input, in order; unreadable ones are Skipped."""
+        return (row for _, row in self._named(inputs, "features"))
+
+    def _named(
+        self, inputs: Iterable[Any], output: str = "probabilities"
+    ) -> Iterator[tuple[str, NDArray[np.float32] | Skipped]]:
         try:
             items = enumerate(inputs, 1)
         except TypeError as error:
@@ -135,16 +141,16 @@ class Model:
                 f"a {type(inputs).__name__} is not an image. Expected {EXPECTED}, or a list of them"
             ) from error
         _ = self.session  # opened once, before the threads ask for it
-        return _side_by_side(self._answer, items, self.threads)
+        return _side_by_side(lambda numbered: self._answer(numbered, output), items, self.threads)
 
-    def _answer(self, numbered: tuple[int, Any]) -> tuple[str, NDArray[np.float32] | Skipped]:
+    def _answer(self, numbered: tuple[int, Any], output: str) -> tuple[str, NDArray[np.float32] | Skipped]:
         name = name_of(numbered[1], numbered[0])
         try:
             image = pixels(numbered[1], self.card.preprocess.decode_px)  # (H, W, 3)
         except BadData as error:
             return name, Skipped(name, str(error))
-        probabilities: Any = self.session.run(["probabilities"], {"pixels": image[None]})[0]  # (1, C)
-        return name, probabilities[0]
+        answer: Any = self.session.run([output], {"pixels": image[None]})[0]  # (1, C), or (1, D)
+        return name, answer[0]
 
     def _prediction(self, name: str, row: NDArray[np.float32], top: int) -> Prediction:
         order = np.argsort(-row, kind="stable")

@@ -8,7 +8,28 @@ The same arrays give the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from topwork.types import Head
+
+
+def with_head(weights: bytes, head: Head) -> bytes:
+    """The arrays of a saved model with another head's in place of its own."""
+    from safetensors.numpy import load, save
+
+    arrays = {name: array for name, array in load(weights).items() if not name.startswith("head.")}
+    arrays |= {f"head.{name}": array for name, array in head.arrays.items()}
+    return save({name: arrays[name] for name in sorted(arrays)}, {"format": "topwork 1"})
+
+
+def head_of(weights: bytes, described: Mapping[str, Any]) -> Head:
+    """The head of a saved model; `described`: what model.json says of it."""
+    from safetensors.numpy import load
+
+    arrays = {name.removeprefix("head."): array for name, array in load(weights).items() if name.startswith("head.")}
+    facts = {name: described[name] for name in ("kind", "activation", "temperature", "method", "settings")}
+    return Head(arrays=arrays, **facts)
 
 
 def tensors(trunk: bytes, head: Head) -> bytes:

@@ -6,6 +6,8 @@ This file needs torch and transformers; only `transformers_folder.py` imports it
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,14 @@ def build(folder: Path, kind: str, feature: str) -> nn.Module:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadWeights(f"transformers {transformers.__version__} cannot build {folder}: {said}") from error
     _check(network, told, folder)
-    return TransformersTrunk(network, feature).eval()
+    trunk = TransformersTrunk(network, feature).eval()
+    trunk.untrained = functools.partial(_as_begun, type(network), network.config, feature, options)  # type: ignore[assignment]
+    return trunk
+
+
+def _as_begun(kind: type[nn.Module], config: Any, feature: str, options: dict[str, Any]) -> nn.Module:
+    """With the random weights that its authors begin with."""
+    return TransformersTrunk(kind(copy.deepcopy(config), **options), feature).eval()
 
 
 def _check(network: Any, told: dict[str, Any], folder: Path) -> None:

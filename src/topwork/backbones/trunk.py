@@ -14,6 +14,7 @@ This file needs torch; only `torch_backbone.py` and `sources/` import it, when a
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
 import warnings
@@ -93,12 +94,21 @@ class TorchvisionTrunk(nn.Module):
 def build(
     architecture: Architecture, fill_in: Callable[[nn.Module], None], grids: Mapping[int, int] | None = None
 ) -> nn.Module:
-    """The trunk of an architecture; `fill_in` puts weights into the whole network before its top is taken off."""
+    """The trunk of an architecture; `fill_in` puts weights into the whole network before its top is taken off.
+
+    `untrained()` of what is given back is the same trunk as its authors begin to train it.
+    """
     if grids and architecture.library != "timm":
         raise BadWeights(f"{architecture}: grids of earlier stages are known for timm networks only")
     network = _timm(architecture) if architecture.library == "timm" else _torchvision(architecture)
     fill_in(network)
-    return (TimmTrunk(network, grids) if architecture.library == "timm" else TorchvisionTrunk(network)).eval()
+    trunk = (TimmTrunk(network, grids) if architecture.library == "timm" else TorchvisionTrunk(network)).eval()
+    trunk.untrained = functools.partial(build, architecture, _as_begun, grids)  # type: ignore[assignment]
+    return trunk
+
+
+def _as_begun(network: nn.Module) -> None:
+    """The random weights that its authors begin with."""
 
 
 def load(file: Path) -> dict[str, Tensor]:

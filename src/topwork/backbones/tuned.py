@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from topwork.types import Card
 
@@ -29,8 +31,8 @@ class Tuned:
         return cls(changed, trunk.cpu().eval())
 
     def module(self) -> nn.Module:
-        """The trunk in eval mode."""
-        return self.trunk
+        """A trunk of one's own in eval mode: what is done to it leaves this one as it is."""
+        return copy.deepcopy(self.trunk)
 
     def graph(self) -> bytes:
         """The trunk as ONNX; exported once."""
@@ -43,6 +45,32 @@ class Tuned:
     def ready(self) -> bool:
         """Whether graph() costs nothing."""
         return bool(self._graphs)
+
+
+def movement(before: nn.Module, after: nn.Module, stages: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """How far the weights of every stage have gone: |w' - w| / |w| over its parameters, and how many tensors moved.
+
+    Batch statistics count as tensors, not into the length. A stage without weights is left out.
+    """
+    import torch
+
+    old, new, told = before.state_dict(), after.state_dict(), []
+    weights = {name for name, _ in before.named_parameters()}
+    for names in stages:
+        own = [name for name in old if any(name.startswith(f"{layer}.") for layer in names)]
+        own = [name for name in own if name in new and new[name].shape == old[name].shape]  # else it was replaced
+        if not own:
+            continue
+        pairs = {name: (old[name].detach().cpu(), new[name].detach().cpu()) for name in own}
+        length, gone = (
+            sum(float(part(a, b).double().square().sum()) for name, (a, b) in pairs.items() if name in weights) ** 0.5
+            for part in (lambda a, _: a, lambda a, b: b - a)
+        )
+        moved = sum(not torch.equal(a, b) for a, b in pairs.values())
+        named = [name.removeprefix("network.") for name in names if any(n.startswith(f"{name}.") for n in own)]
+        name = named[0] if len(named) == 1 else f"{named[0]} – {named[-1]}"
+        told.append({"name": name, "tensors": len(own), "moved": moved, "change": gone / length if length else 0.0})
+    return told
 
 
 def checksum(module: nn.Module) -> str:

@@ -1,6 +1,7 @@
 """The command line: one file per group of commands, bodies that import only when they run.
 
-Exit codes: 0 done, 2 something the user can mend (one line says what), 130 stopped by Ctrl-C, 1 a bug of ours.
+Exit codes: 0 done, 2 something the user can mend (one line says what), 130 stopped by Ctrl-C, 1 a bug of ours. Of
+several processes of one run that all fail, the first one speaks: the others hold their tongue until they are ended.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from typing import NoReturn
 
 import typer
 
-from topwork.cli import backbones, cache, data, fit, listing, model, pretrain, rank
+from topwork.cli import backbones, cache, data, extend, fit, listing, model, pretrain, rank, sweep
 from topwork.types import VERSION
+
+OTHERS_SECONDS = 3.0  # until another process says what ended it, if nobody ends it before
 
 app = typer.Typer(
     name="topwork",
@@ -24,7 +28,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 fit.add_to(app)
+sweep.add_to(app)
 model.add_to(app)
+extend.add_to(app)
 pretrain.add_to(app)
 rank.add_to(app)
 data.add_to(app)
@@ -48,7 +54,7 @@ def _root(
 
 def main() -> NoReturn:
     """Run the command line; every failure that a user can mend is one line."""
-    from topwork.errors import TopworkError
+    from topwork.errors import ProcessLost, TopworkError
 
     stopped = "topwork: stopped. Nothing is lost: the same command goes on where it was."
     try:
@@ -57,6 +63,8 @@ def main() -> NoReturn:
         _end(stopped if end.code == 130 else "", int(end.code or 0))
     except KeyboardInterrupt:
         _end(stopped, 130)
+    except ProcessLost as error:
+        _end(f"topwork: {error}", 2, late=True)
     except TopworkError as error:
         _end(f"topwork: {error}", 2)
     except MemoryError:
@@ -68,8 +76,15 @@ def main() -> NoReturn:
     _end("", 0)
 
 
-def _end(line: str, code: int) -> NoReturn:
+def _end(line: str, code: int, late: bool = False) -> NoReturn:
     """Say one line and leave at once: worker threads that still run native code are not waited for."""
+    from topwork import processes
+
+    other = processes.started() > 1 and os.environ["RANK"] != "0"
+    if other and code == 130:
+        line = ""
+    if line and (late or other):
+        time.sleep(OTHERS_SECONDS)
     if line:
         print(" ".join(line.split()), file=sys.stderr)
     with contextlib.suppress(BrokenPipeError):

@@ -15,10 +15,13 @@ def add_to(app: typer.Typer) -> None:
 def fit(
     data: str = typer.Argument(..., help="A folder with a folder per class, or a table (csv, tsv, jsonl, parquet)."),
     test: str = typer.Option(None, help="Test data of the same kind, if it is not a split of DATA."),
+    source: list[str] = typer.Option([], help="Other labelled data that may help; may be given several times."),
+    source_how: str = typer.Option("intermediate", help="How: intermediate (before), joint (at the same time), both."),
     task: str = typer.Option("image-classification", help="What to learn."),
     backbone: str = typer.Option("auto", help="auto, bundled, timm:NAME, torchvision:NAME or local:FOLDER."),
-    steps: str = typer.Option("auto", help="Steps of the ladder: auto, or some of majority,pixels,probe."),
+    steps: str = typer.Option("auto", help="auto, or some of majority, pixels, probe, last_stages(1) + l2_sp ..."),
     budget: str = typer.Option("5m", help="Time for the optional steps: 90s, 5m, 2h."),
+    metric: str = typer.Option("accuracy", help="What a step must improve: accuracy, balanced_accuracy, macro_f1 ..."),
     split: str = typer.Option("auto", help="auto, stratified(test=0.2), grouped(test=0.2) or kfold(folds=5)."),
     group: str = typer.Option(None, help="Column of a table: items of one group stay on one side of every split."),
     item_column: str = typer.Option(None, help="Column of a table that holds the images. Guessed and said otherwise."),
@@ -28,22 +31,27 @@ def fit(
     batch_size: int = typer.Option(None, min=1, help="Images in one forward pass. Chosen and said otherwise."),
     engine: str = typer.Option("auto", help="auto, onnxruntime or torch."),
     seed: int = typer.Option(0, help="One seed for everything."),
+    track: str = typer.Option(None, help="Where loss curves go besides the report: tensorboard or mlflow."),
     out: Path = typer.Option(None, help="Where the model goes. Default: models/NAME."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Only the result."),
 ) -> None:
     """Train, prove and save a model."""
-    from topwork import verbs
+    from topwork import processes, verbs
     from topwork.cli.console import show, watching
     from topwork.evaluation.report import terminal
 
-    with watching(quiet) as watch:
+    processes.together()
+    with watching(quiet or processes.rank() > 0) as watch:
         model = verbs.fit(
             data,
             test=test,
+            sources=source,
+            source_how=source_how,
             task=task,
             backbone=backbone,
             steps=steps,
             budget=budget,
+            metric=metric,
             split=split,
             group=group,
             item_column=item_column,
@@ -53,9 +61,12 @@ def fit(
             batch_size=batch_size,
             engine=engine,
             seed=seed,
+            track=track,
             out=out,
             watch=watch,
         )
+    if processes.rank():
+        return  # the first process tells
     show(terminal(model.report))
     typer.echo(
         f"\nmodel   {model.folder}\nreport  {model.folder / 'report.html'}\nuse     topwork predict {model.folder} FILE"

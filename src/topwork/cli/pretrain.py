@@ -16,7 +16,7 @@ def pretrain(
     data: list[str] = typer.Argument(..., help="Folders or tables of images, labelled or not, or fractals:..."),
     method: list[str] = typer.Option(..., help="supervised, multi_source, distillation(teacher='bundled'), simclr ..."),
     out: Path = typer.Option(..., help="Folder of the new backbone, then used as local:OUT."),
-    arch: str = typer.Option(None, help="A network of timm, untrained. Default: mobilenetv3_small_050, or --start's."),
+    arch: str = typer.Option(None, help="A network of timm, untrained. Default: a thin resnet10t, or --start's."),
     time: str = typer.Option(None, help="How long it may take: 20m, 2h. The pace is measured first."),
     steps: int = typer.Option(None, help="Steps of training, instead of --time."),
     size: int = typer.Option(None, help="Side of the images that the network sees, in pixels. Default: 96."),
@@ -26,6 +26,7 @@ def pretrain(
     start: str = typer.Option(None, help="Begin with this backbone's weights: local:FOLDER, timm:NAME."),
     probe: str = typer.Option(None, help="Labelled data to judge the result by. Default: scikit-learn's digits."),
     save_every: float = typer.Option(60.0, min=0, help="Seconds between two checkpoints."),
+    track: str = typer.Option(None, help="Where loss curves go besides OUT/log.jsonl: tensorboard or mlflow."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Only the result."),
 ) -> None:
     """Train a backbone; stopped or killed, the same command goes on where it was."""
@@ -47,6 +48,7 @@ def pretrain(
             start=start,
             probe=probe,
             save_seconds=save_every,
+            track=track,
             watch=watch,
         )
     scores = card["scores"]

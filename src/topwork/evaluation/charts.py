@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topwork.evaluation.axis import Axis, log_axis, share_axis
+from topwork.evaluation.wording import step_names
 
 Point = Mapping[str, Any]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -27,11 +28,14 @@ STAGES: Mapping[str, str] = {
 
 def ladder(steps: Sequence[Point], key: str) -> dict[str, Any] | None:
     """Every step's score with its interval against the seconds it took."""
+    names = step_names(steps)
     shown = [
         {
             **step["metrics"][key],
             "at": number,
-            "name": step.get("name", ""),
+            "name": names[number],
+            "full": step.get("name", ""),
+            "kept": bool(step.get("kept")),
             "seconds": max(step.get("seconds") or 0.0, 1e-3),
         }
         for number, step in enumerate(steps)
@@ -60,14 +64,15 @@ def name_spots(points: Sequence[Point], x: Axis, y: Axis, width: float = 290, he
             "below": (at + 8 - wide, low + 5, at + 8, low + 22),
         }
         fits = [spot for spot, b in boxes.items() if b[0] > -4 and b[2] < width + 12 and b[1] > -16 and b[3] < height]
-        free = [spot for spot in fits if not any(_meet(boxes[spot], other) for other in taken)]
-        spots.append((free or fits or ["above"])[0])
+        overlaps = {spot: sum(_overlap(boxes[spot], other) for other in taken) for spot in fits}
+        spots.append(min(fits, key=overlaps.__getitem__, default="above"))
         taken.append(boxes[spots[-1]])
     return spots
 
 
-def _meet(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _overlap(a: Box, b: Box) -> float:
+    """Area that both cover."""
+    return max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
 
 
 def label_curve(curve: Mapping[str, Any], samples: int = 48) -> dict[str, Any] | None:
@@ -85,6 +90,54 @@ def label_curve(curve: Mapping[str, Any], samples: int = 48) -> dict[str, Any] |
         labels = [first * (last / first) ** (i / (samples - 1)) for i in range(samples)]
         path = "M" + "L".join(f"{x.at(n)} {y.at(power_law(fit, n))}" for n in labels)
     return {"points": points, "twice": twice, "x": x, "y": y, "path": path}
+
+
+def losses(curves: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A chart per loss term: the main training's line last, so that it lies above those of the folds."""
+    known = {name: curve for name, curve in curves.items() if curve.get("steps") and curve.get("terms")}
+    if not known:
+        return []
+    main = next((name for name in known if not name.startswith("fold")), next(iter(known)))
+    order = [*(name for name in known if name != main), main]
+    x = Axis(0.0, float(max(known[name]["steps"][-1] for name in order)))
+    terms = dict.fromkeys(term for name in reversed(order) for term in known[name]["terms"])
+    drawn = []
+    for term in terms:
+        lines = [
+            (
+                name,
+                [
+                    (s, v)
+                    for s, v in zip(known[name]["steps"], known[name]["terms"][term], strict=True)
+                    if v is not None
+                ],
+            )
+            for name in order
+            if term in known[name]["terms"]
+        ]
+        values = [v for _, points in lines for _, v in points]
+        if not values:
+            continue
+        y = Axis(max(*values, 0.0) or 1.0, min(*values, 0.0))
+        shown = [
+            {"name": name, "main": name == main, "last": points[-1][1], "path": _path(points, x, y)}
+            for name, points in lines
+            if points
+        ]
+        drawn.append({"term": term, "x": x, "y": y, "lines": shown})
+    return drawn
+
+
+def _path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
+    """Through the points, in a 100 x 100 box; a single one becomes a dash."""
+    places = [f"{x.at(across)} {y.at(up) + 0.0}" for across, up in points]  # never -0.0
+    return "M" + "L".join(places if len(places) > 1 else [f"0 {places[0].split()[1]}", *places])
+
+
+def movement(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How far the weights of every stage have gone, in percent of the one that went farthest."""
+    farthest = max((stage.get("change") or 0.0 for stage in stages), default=0.0) or 1.0
+    return [{**stage, "share": round((stage.get("change") or 0.0) / farthest * 100, 2)} for stage in stages]
 
 
 def power_law(fit: Mapping[str, float], labels: float) -> float:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.errors import BadData
+from topwork.errors import BadData, UnknownName
 from topwork.evaluation.intervals import CONFIDENCE, hall
-from topwork.tasks.classification import checked, hits, item_losses
+from topwork.tasks.classification import checked, hits, item_losses, statistics
 from topwork.types import Predictions
 
 FLIPS = 1999
@@ -46,7 +46,10 @@ class Comparison:
         if self.measure == "accuracy":
             d, low, high = (100 * x + 0.0 for x in (self.difference, self.low, self.high))
             return f"{d:+.1f} points [{low:.1f}, {high:.1f}]{than}, {p}"
-        return f"{self.difference:+.3f} nats of log loss [{self.low:.3f}, {self.high:.3f}]{than}, {p}"
+        if self.measure in ("log loss", "log_loss"):
+            return f"{self.difference:+.3f} nats of log loss [{self.low:.3f}, {self.high:.3f}]{than}, {p}"
+        d, low, high = (100 * x + 0.0 for x in (self.difference, self.low, self.high))
+        return f"{d:+.1f} points of {self.measure.replace('_', ' ')} [{low:.1f}, {high:.1f}]{than}, {p}"
 
     __str__ = over
 
@@ -59,6 +62,26 @@ def compare(first: Predictions, second: Predictions, widen: float = 1.0, seed: i
     if first.multilabel:
         return compare_losses(item_losses(p, t), item_losses(q, u), widen, seed)
     return compare_hits(hits(p, t), hits(q, u), widen)
+
+
+def compare_metric(first: Predictions, second: Predictions, name: str, widen: float = 1.0) -> Comparison:
+    """Any metric of a task on the same items: the influences of the items give the difference's variance.
+
+    difference = m(second) - m(first), or the opposite for a loss; v = widen sum_i (influence_i' - influence_i)^2;
+    Hall's interval, and a two-sided Student test with N - 1 degrees of freedom.
+    """
+    from scipy.stats import t as student
+
+    known = [statistics(one.probabilities, one.targets, one.multilabel) for one in (first, second)]
+    if name not in known[0]:
+        raise UnknownName.among(name, "metrics", known[0])
+    before, after = (one[name] for one in known)
+    sign = -1.0 if before.kind == "mean" else 1.0
+    d = sign * (after.influence - before.influence)
+    N, difference, variance = len(d), sign * (after.value - before.value), float((d**2).sum()) * widen
+    low, high = hall(difference, variance, d) if N > 1 else (-np.inf, np.inf)
+    p = float(2 * student.sf(abs(difference) / variance**0.5, N - 1)) if variance > 0 and N > 1 else 1.0
+    return Comparison(difference, low, high, p, int((d > 0).sum()), int((d < 0).sum()), N, name)
 
 
 def compare_hits(first: NDArray[np.bool_], second: NDArray[np.bool_], widen: float = 1.0) -> Comparison:

@@ -32,6 +32,7 @@ _SECTIONS = (  # id, title, where in the numbers the section has its matter
     ("findings", "Findings", "findings"),
     ("data", "Images per class", "data.counts"),
     ("ladder", "Ladder", "steps"),
+    ("tuning", "Tuning", "tuning"),
     ("metrics", "Scores", "metrics"),
     ("classes", "Class by class", "per_class"),
     ("confusion", "Mix-ups", "confusion.counts"),
@@ -50,7 +51,7 @@ def render(numbers: Mapping[str, Any], thumbnails: Mapping[str, bytes] | None = 
     """The page. thumbnails: item -> bytes of a small JPEG, PNG or WebP."""
     n = clean(numbers)
     steps, key = n.get("steps") or [], wording.main_metric(n)
-    confusion = n.get("confusion") or {}
+    confusion, tuning, names = n.get("confusion") or {}, n.get("tuning") or {}, wording.step_names(steps)
     counts = confusion.get("counts") or []
     style, script = asset("report.css"), asset("report.js")
     return (
@@ -70,6 +71,14 @@ def render(numbers: Mapping[str, Any], thumbnails: Mapping[str, bytes] | None = 
             class_bars=charts.class_bars(_dig(n, "data.counts") or {}),
             used=wording.in_use(steps),
             ladder_chart=charts.ladder(steps, key) if key else None,
+            names=names,
+            outs=[
+                (name, step.get("name") or "", str(step["verdict"]).removeprefix("left out: "))
+                for name, step in zip(names, steps, strict=True)
+                if step.get("verdict") and not wording.taken(step)
+            ],
+            loss_charts=charts.losses(tuning.get("curves") or {}),
+            moved=charts.movement(tuning.get("stages") or []),
             weakest=sorted(n.get("per_class") or [], key=lambda c: -1.0 if c.get("f1") is None else c["f1"]),
             matrix={**confusion, "levels": charts.heat(counts)} if 0 < len(counts) <= _MATRIX_CLASSES else None,
             map=charts.overview(counts) if len(counts) > _MATRIX_CLASSES else None,
@@ -152,6 +161,8 @@ def environment() -> jinja2.Environment:
         "interval": wording.interval,
         "ordered": wording.ordered,
         "proven": wording.proven,
+        "taken": wording.taken,
+        "weights_proven": wording.weights_proven,
         "same_labels": wording.same_labels,
         "measured_on": wording.measured_on,
         "reliability": charts.reliability,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from topwork.evaluation import wording
+from topwork.evaluation.advice import gained
 from topwork.evaluation.plain_json import clean
 
 if TYPE_CHECKING:
@@ -40,8 +41,12 @@ def terminal(numbers: Mapping[str, Any], path: str = "") -> RenderableType:
         parts.append(
             _line(f"{len(numbers['skipped']):,} items could not be used; the report names them.", "yellow", "left out")
         )
+    if (numbers.get("tuning") or {}).get("proofs"):
+        parts.append(_line(wording.weights_proven(numbers["tuning"]["proofs"]), "green", "tuning"))
     if numbers.get("proof"):
         parts.append(_proof(numbers["proof"]))
+    if (numbers.get("advice") or {}).get("next"):
+        parts.append(_line(numbers["advice"]["next"], "bold"))
     if path:
         parts.append(_line(path, "cyan", "report"))
     return Group(*parts)
@@ -52,20 +57,20 @@ def _steps(numbers: Mapping[str, Any], key: str) -> RenderableType:
     from rich.table import Table
 
     steps = numbers["steps"]
-    used = wording.in_use(steps)
+    used, names = wording.in_use(steps), wording.step_names(steps)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), expand=False)
     table.add_column("step", max_width=16, overflow="fold")
     for name in (wording.words(key).name.lower(), "95\u202f% interval", "time"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", ratio=1, overflow="fold")
+    table.add_column("worth it?", ratio=1, overflow="fold")
     for at, step in enumerate(steps):
         metric = (step.get("metrics") or {}).get(key) or {}
         cells = (
-            step.get("name", ""),
+            names[at],
             wording.number(key, metric.get("value")),
             wording.interval(key, metric),
             wording.duration(step.get("seconds")),
-            step.get("verdict") or "",
+            gained(step, steps, names) or step.get("verdict") or "",
         )
         table.add_row(*(_text(cell) for cell in cells), style="bold green" if at == used else "")
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,6 +214,48 @@ def doubts(numbers: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def in_use(steps: list[Mapping[str, Any]]) -> int | None:
+def step_names(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Short names, each of them once: 'last_stages' of 'last_stages(1, epochs=4) + l2_sp', more where two are alike."""
+    full = [plain(step.get("name") or "") for step in steps]
+    ways = (
+        lambda name: name.partition("(")[0].partition("+")[0].strip(),
+        _without_brackets,
+        lambda name: short(name, 40),
+    )
+    shown = [ways[0](name) for name in full]
+    for way in ways[1:]:
+        again = {name for name in shown if shown.count(name) > 1}
+        shown = [way(whole) if name in again else name for name, whole in zip(shown, full, strict=True)]
+    again = {name for name in shown if shown.count(name) > 1}
+    return [f"{name} #{at + 1}" if name in again else name for at, name in enumerate(shown)]
+
+
+def _without_brackets(name: str) -> str:
+    kept, depth = "", 0
+    for letter in name:
+        depth += letter == "("
+        kept += letter if depth == 0 else ""
+        depth -= letter == ")" and depth > 0
+    return kept
+
+
+def taken(step: Mapping[str, Any]) -> bool:
+    """Whether a step was tried at all."""
+    return bool(step.get("metrics"))
+
+
+def weights_proven(proofs: Mapping[str, Any]) -> str:
+    """'412 frozen tensors are bit for bit what they were; 58 of 58 others have moved.'"""
+    frozen, free, moved = (proofs.get(key) for key in ("frozen", "free", "free_moved"))
+    if free is None or moved is None:
+        return ""
+    others = f"{moved:,} of {free:,} {'others' if frozen else 'tensors'} have moved."
+    if not frozen:
+        return f"Nothing was frozen below a boundary; {others}"
+    was = "frozen tensor is bit for bit what it was" if frozen == 1 else "frozen tensors are bit for bit what they were"
+    return f"{frozen:,} {was}; {others}"
+
+
+def in_use(steps: Sequence[Mapping[str, Any]]) -> int | None:
     """Which step the saved model is: the last that was kept."""
     return max((at for at, step in enumerate(steps) if step.get("kept")), default=None)

@@ -4,6 +4,7 @@
 
 A view's file holds (N, ...) float16, uint8 with a scale and a least value per item, or float32. It appears when it is
 whole; until then VIEW.json says how many rows of the unfinished files are good, and the next run goes on from there.
+Several processes share the views between them.
 KEY names contents, backbone, boundary, recipe and seed; the keys used longest ago make room for new ones.
 
 uint8: q = round((x - low) / scale), scale = (high - low) / 255 over the values of one item in one tensor.
@@ -11,6 +12,7 @@ uint8: q = round((x - low) / scale), scale = (high - low) / 255 over the values 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -23,8 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork import settings
+from topwork import processes, settings
 from topwork.errors import StoreError
+from topwork.store import locks
 from topwork.store.atomic import explain, write_file
 from topwork.types import Choice, Progress, silent
 
@@ -129,18 +132,31 @@ def store(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)
-        missing = [name for name in names if not (folder / f"{name}.json.done").exists()]
-        size = items * sum(int(np.prod(shape)) for shape in shapes) * BYTES[dtype]
-        _make_room(folder, size * len(missing))
-        with ThreadPoolExecutor(threads or settings.threads().value, "boundary") as pool:
-            for name in missing:
-                number = -1 if name == "plain" else names.index(name)
-                before = names.index(name) * items
 
-                def told(done: int, before: int = before) -> None:
-                    progress("boundary", before + done, items * len(names))
+        def missing() -> list[str]:
+            return [name for name in names if not (folder / f"{name}.json.done").exists()]
 
-                _fill(folder, name, number, items, shapes, dtype, make, pool, told)
+        def fill(wanted: Sequence[str]) -> None:
+            with ThreadPoolExecutor(threads or settings.threads().value, "boundary") as pool:
+                for name in wanted:
+                    number = -1 if name == "plain" else names.index(name)
+                    before = names.index(name) * items
+
+                    def told(done: int, before: int = before) -> None:
+                        progress("boundary", before + done, items * len(names))
+
+                    _fill(folder, name, number, items, shapes, dtype, make, pool, told)
+
+        with contextlib.nullcontext() if processes.rank() else locks.held(f"boundary {key}"):
+            wanted = processes.decided(missing)
+            if not processes.rank():
+                size = items * sum(int(np.prod(shape)) for shape in shapes) * BYTES[dtype]
+                _make_room(folder, size * len(wanted))
+            processes.barrier()
+            fill(wanted[processes.rank() :: processes.count()])
+            processes.barrier()
+            if processes.rank():
+                fill(missing())  # on another machine, with a disk of its own
         return Stored(tuple(_open(folder, name, items, shapes, dtype, "r") for name in names))
     except OSError as error:
         raise error if isinstance(error, StoreError) else explain(error, folder) from error

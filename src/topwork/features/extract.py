@@ -1,7 +1,8 @@
 """One forward pass per distinct content, and none for what any earlier run has seen.
 
     content -> store: features/CARD/ENGINE -> x        known: read
-    content -> file -> crop -> engine -> x -> store    new: threads, each with whole batches of its own
+    content -> file -> crop -> engine -> x -> store    new: threads, each with whole batches of its own; of several
+                                                       processes each takes its share, and reads the rest from the store
 
 Batches always have the same size (the last one is filled up with black), so that the bits of a feature do not depend
 on its company: a run that was killed and resumed gives what an undisturbed one gives. What is finished is written every
@@ -11,21 +12,24 @@ quarter of a second; Ctrl-C stops the engine inside its batch.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork import settings
+from topwork import processes, settings
 from topwork.errors import BadSetting
 from topwork.features import Engine, engines
-from topwork.features.contents import distinct
+from topwork.features.contents import Contents, distinct
 from topwork.features.matrix import Matrix
 from topwork.features.pixels import Batch, Loader
-from topwork.store import Store
+from topwork.store import Store, locks
 from topwork.types import Backbone, Choice, Dataset, Features, Preprocess, Progress, Skipped, silent
 
 WRITE_EVERY_SECONDS = 0.25
@@ -52,23 +56,40 @@ def extract(
     card = backbone.card
     contents = distinct(dataset)
     matrix = Matrix(contents, card.features)
-    pick = engines.pick(card, engine, cache, threads or settings.threads().value)
+    known = threads or settings.threads().value
+    pick = engines.Pick(**processes.decided(lambda: dataclasses.asdict(engines.pick(card, engine, cache, known))))
     batch = choose_batch(card.preprocess, pick.device, batch_size)
-    new = matrix.recall(cache, f"features/{card.key}/{pick.key}")
-    reasons: dict[int, str] = {}
-    progress("extract", matrix.filled, len(contents.keys))
-    if new:
-        loader = Loader(dataset, contents, card.preprocess)
-        first, looked_up = new[: batch.value], pick.key
-        many = len(new) == len(contents.keys) >= MANY  # one set never has features of two engines
-        runner, pick = engines.start(pick, backbone, cache, lambda: loader.load(first, len(first)).crops, many)
-        namespace = f"features/{card.key}/{pick.key}"
-        if pick.key != looked_up:
-            matrix = Matrix(contents, card.features)
+    namespace = f"features/{card.key}/{pick.key}"
+    new = matrix.recall(cache, namespace)
+    with _claimed(cache, contents, namespace) if new else contextlib.nullcontext() as waited:
+        if waited:
             new = matrix.recall(cache, namespace)
-            batch = choose_batch(card.preprocess, pick.device, batch_size)
-        with contextlib.closing(_passes(loader, runner, pick.workers, new, batch.value)) as passes:
-            reasons = _collect(passes, matrix, cache, namespace, progress)
+        some = processes.agreed(bool(new))[0]  # others may lie on another machine, with a cache of their own
+        new = processes.decided(lambda: new)
+        reasons: dict[int, str] = {}
+        progress("extract", matrix.filled, len(contents.keys))
+        if some:
+            loader = Loader(dataset, contents, card.preprocess)
+            first, looked_up = new[: batch.value], pick.key
+            many = len(new) == len(contents.keys) >= MANY  # one set never has features of two engines
+            runner, pick = _started(pick, backbone, cache, lambda: loader.load(first, len(first)).crops, many)
+            if pick.key != looked_up:
+                namespace = f"features/{card.key}/{pick.key}"
+                matrix = Matrix(contents, card.features)
+                new = processes.decided(lambda: matrix.recall(cache, namespace))
+                batch = choose_batch(card.preprocess, pick.device, batch_size)
+
+            def compute(wanted: list[int]) -> dict[int, str]:
+                with contextlib.closing(_passes(loader, runner, pick.workers, wanted, batch.value)) as passes:
+                    return _collect(passes, matrix, cache, namespace, progress)
+
+            if cache is None or processes.count() == 1:
+                reasons = compute(new)
+            else:
+                reasons = compute(new[processes.rank() :: processes.count()])
+                processes.barrier()
+                rest = [u for u in matrix.recall(cache, namespace) if u not in reasons]
+                reasons |= compute(rest)  # what others could not read, or could not leave in a store that we share
     x, rows = matrix.finish()
     return Features(
         x=x,
@@ -81,6 +102,35 @@ def extract(
         skipped=contents.skipped + _skipped(dataset, contents.index, reasons),
         choices=(Choice("engine", str(pick), pick.reason), batch),
     )
+
+
+@contextlib.contextmanager
+def _claimed(cache: Store | None, contents: Contents, namespace: str) -> Iterator[bool]:
+    """Other runs wait that want the same of the same contents; says whether this one had to."""
+    if cache is None or processes.rank():
+        yield False
+        return
+    named = hashlib.blake2b(b"".join(contents.keys), digest_size=16).hexdigest()
+    with locks.held(f"{namespace} {named}") as waited:
+        yield waited
+
+
+def _started(
+    pick: engines.Pick, backbone: Backbone, cache: Store | None, sample: Callable[[], NDArray[np.uint8]], many: bool
+) -> tuple[Engine, engines.Pick]:
+    """The engine; of several processes the first one measures."""
+    found: list[Engine] = []
+
+    def begin() -> dict[str, Any]:
+        runner, chosen = engines.start(pick, backbone, cache, sample, many)
+        found.append(runner)
+        return dataclasses.asdict(chosen)
+
+    chosen = engines.Pick(**processes.decided(begin))
+    if not found:
+        settled = dataclasses.replace(chosen, final=True)
+        found.append(engines.start(settled, backbone, None, sample, many=False)[0])
+    return found[0], chosen
 
 
 def choose_batch(preprocess: Preprocess, device: str, asked: int | None = None) -> Choice:

@@ -22,10 +22,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork import settings
+from topwork import processes, settings
 from topwork.errors import BadData, StoreError
 from topwork.features.contents import Contents
 from topwork.features.pixels import Loader
+from topwork.store import locks
 from topwork.store.atomic import explain, write_file
 from topwork.types import Dataset, Preprocess, Progress, Skipped, silent
 
@@ -67,9 +68,14 @@ def frames(
     if like is not None:
         geometry = dataclasses.replace(geometry, interpolation=like.interpolation, fit=like.fit)
     target = _folder() / f"{_key(contents, geometry)}.npy"
-    bad = _known(target)
-    if bad is None:
-        bad = _build(dataset, contents, geometry, target, threads or settings.threads().value, progress)
+    with processes.first():
+        bad = _known(target)
+        if bad is None:
+            with locks.held(f"frames {target.stem}") as waited:
+                bad = _known(target) if waited else None
+                if bad is None:  # the others wait, so all threads of the machine are ours
+                    workers = threads or settings.threads().value * processes.beside()
+                    bad = _build(dataset, contents, geometry, target, workers, progress)
     os.utime(target)
     pixels = np.load(target, mmap_mode="r")
     index = contents.index.copy()

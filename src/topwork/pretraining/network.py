@@ -18,7 +18,9 @@ from topwork.backbones.trunk import TimmTrunk, build, fill
 from topwork.errors import BadSetting, BadWeights, UnknownName
 from topwork.types import Card, Preprocess
 
-ARCHITECTURE = "mobilenetv3_small_050"
+# 2.1 million parameters. After a minute on one core its frozen features are up to 5 points above random ones on digits,
+# hand signs and flowers; those of mobilenetv3_small_050 fall up to 28 below.
+ARCHITECTURE = "resnet10t(channels=[24,48,128,384],stem_width=16)"
 RESIZE = 8 / 7  # shorter side before the centre crop, of the crop
 
 

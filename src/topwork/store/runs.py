@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -120,6 +121,22 @@ class Run:
                 lines.append(json.loads(line))
         return lines
 
+    def curves(self, most: int = 200) -> dict[str, Any]:
+        """The log in at most so many points: {"steps": [...], "seconds": [...], "terms": {name: [...]}}.
+
+        A point is the mean over the steps up to its own; terms that a step lacks count as absent, not as zero.
+        """
+        lines = self.read_log()
+        count = min(most, len(lines))
+        cuts = [i * len(lines) // count for i in range(count + 1)] if count else [0]
+        parts = [lines[start:end] for start, end in itertools.pairwise(cuts)]
+        names = dict.fromkeys(name for line in lines for name in line if name not in ("step", "seconds", "rate"))
+        return {
+            "steps": [part[-1]["step"] + 1 for part in parts],
+            "seconds": [part[-1].get("seconds") for part in parts],
+            "terms": {name: [_mean([line[name] for line in part if name in line]) for part in parts] for name in names},
+        }
+
     def close(self) -> None:
         """Let go of the folder."""
         if self._lock is not None:
@@ -200,6 +217,10 @@ def _locked(folder: Path) -> int | None:
         os.close(handle)
         raise StoreError(f"Another process trains in {folder}. Wait for it, or choose another --out") from error
     return handle
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _hash(data: bytes) -> str:

@@ -50,6 +50,14 @@ def statistics(probabilities: Any, targets: Any, multilabel: bool = False) -> di
     return dict(_several(p, t) if multilabel else _single(p, t))
 
 
+def metric_names(classes: int, multilabel: bool = False) -> tuple[str, ...]:
+    """Metrics that there are with so many labels, where all of them occur."""
+    if multilabel:
+        return ("accuracy", "map", "macro_f1", "log_loss", "roc_auc")
+    more = (("top5_accuracy",) if classes > 5 else ()) + (("roc_auc",) if classes == 2 else ())
+    return ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", *more)
+
+
 def item_losses(p: Array, t: Array) -> Array:
     """(N,) natural log loss of each item; several labels: mean over the labels."""
     if t.ndim == 1:

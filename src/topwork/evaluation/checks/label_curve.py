@@ -124,7 +124,12 @@ def read(sizes: Array, hits: Any, folds: Any, labels: int, own: bool) -> dict[st
     }
     fit = {"a": float(a), "b": float(b), "c": float(c)}
     text = _words(labels, now - then, min(gains[0], now - then), max(gains[1], now - then), own)
-    return {"points": points, "fit": fit, "twice": twice, "text": text}
+    gain = {
+        "value": float(now - then),
+        "low": float(min(gains[0], now - then)),
+        "high": float(max(gains[1], now - then)),
+    }
+    return {"points": points, "fit": fit, "twice": twice, "gain": gain, "text": text}
 
 
 def _words(labels: int, gain: float, low: float, high: float, own: bool) -> str:

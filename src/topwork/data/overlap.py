@@ -1,0 +1,54 @@
+"""Pictures of one dataset that are in another one, too: equal bytes, or another copy of the same picture.
+
+What an inspection saw is in the store; a file whose facts have left it is looked at again. Twins as in `duplicates`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.data.duplicates import twins
+from topwork.data.inspect import NAMESPACE
+from topwork.modalities.image import Facts, describe, read_bytes
+from topwork.store import Store
+from topwork.types import Dataset
+
+
+def overlap(dataset: Dataset, other: Dataset, store: Store | None = None) -> NDArray[np.bool_]:
+    """(N,) rows of `other` whose picture is in `dataset`; both are inspected."""
+    contents = np.frombuffer(
+        b"".join(content for one in (dataset, other) for content in one.table["content"].to_pylist()), np.uint8
+    ).reshape(-1, 16)
+    facts = [*_facts(dataset, store), *_facts(other, store)]
+    twin = twins(
+        contents,
+        np.array([fact.fingerprint for fact in facts], np.uint64),
+        np.stack([np.frombuffer(fact.sketch, np.uint8) for fact in facts]),
+        np.array([fact.blank for fact in facts], bool),
+        _labels(dataset, other),
+    )
+    return np.isin(twin[len(dataset) :], twin[: len(dataset)])
+
+
+def _facts(dataset: Dataset, store: Store | None) -> list[Facts]:
+    keys = dataset.table["content"].to_pylist()
+    known = store.get_many(NAMESPACE, keys) if store is not None else [None] * len(keys)
+    return [
+        describe(read_bytes(dataset.path(row))) if value is None else Facts.from_bytes(value)
+        for row, value in enumerate(known)
+    ]
+
+
+def _labels(*datasets: Dataset) -> NDArray[Any]:
+    """(N,) numbers over all datasets, equal where the names of the labels are."""
+    numbers: dict[frozenset[str], int] = {}
+    found = []
+    for dataset in datasets:
+        names = np.asarray(dataset.labels, object)
+        for target in dataset.targets():
+            own = names[target] if dataset.multilabel else names[[target]] if target >= 0 else ()
+            found.append(numbers.setdefault(frozenset(own), len(numbers)))
+    return np.asarray(found, np.int32)

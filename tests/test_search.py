@@ -1,0 +1,51 @@
+"""A search over tunings: honest folds, trials that are kept, bad settings that stop before work."""
+
+import time
+
+import pytest
+
+pytest.importorskip("torch")
+optuna = pytest.importorskip("optuna")
+
+import topwork as tw  # noqa: E402
+from topwork import finetune, search  # noqa: E402
+from topwork.errors import BadSetting  # noqa: E402
+from topwork.types import Watch  # noqa: E402
+
+from .test_finetune import backbone, bench, one_thread, stripes  # noqa: E402, F401
+
+
+def test_what_judges_is_not_what_is_asked(stripes, backbone, monkeypatch, tmp_path):  # noqa: F811
+    asked = []
+    real = finetune.tune
+
+    def spy(ground, spec, *rest, **more):
+        asked.append((set(ground.train.tolist()), more["asked"], spec))
+        return real(ground, spec, *rest, **more)
+
+    monkeypatch.setattr(finetune, "tune", spy)
+    monkeypatch.setattr(finetune, "PRESENTATIONS", 160)
+    monkeypatch.setattr(finetune, "EPOCHS", (1, 2))
+    b = bench(stripes, "lp_ft", backbone)
+    asked.clear()
+    heard = []
+    found = search.tune(
+        b.ground, "search(trials=2)", b.start, time.monotonic() + 300, tmp_path, 0, Watch(say=heard.append), "torch"
+    )
+    folds = b.ground.folds
+    kept_out = set(b.ground.train[folds[b.ground.train] == 0].tolist())
+    *trials, last = asked
+    assert len(trials) == 2
+    assert all(not rows & kept_out and fold == [1] for rows, fold, _ in trials)
+    assert last[1] == [0]
+    assert last[2] in {spec for _, _, spec in trials}
+    assert set(found.rows.tolist()) == kept_out
+    asked.clear()  # once more: the trials are there
+    search.tune(b.ground, "search(trials=2)", b.start, time.monotonic() + 300, tmp_path, 0, Watch(), "torch")
+    assert [fold for _, fold, _ in asked] == [[0]]
+
+
+@pytest.mark.parametrize("spec", ["search(trials=0)", "search(rounds=3)", "search(trials='many')"])
+def test_bad_settings_stop_before_work(stripes, backbone, tmp_path, spec):  # noqa: F811
+    with pytest.raises(BadSetting, match="search"):
+        tw.fit(stripes, backbone=backbone, steps=["probe", spec], out=tmp_path / "model")
