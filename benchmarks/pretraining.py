@@ -1,6 +1,6 @@
 """What every pretraining method is worth after the same time: frozen features against the same network at random.
 
-Each method gets the same photos, the same small network and the same seconds, measured by the tool itself (`--time`);
+Each method gets the same photos, the default network and the same seconds, measured by the tool itself (`--time`);
 reading the photos, and asking a teacher, happen once beforehand. Then a ridge probe, cross-validated in five folds, is
 asked about sets that no method has seen; the difference to the random network, its batch norms settled on the set, is
 paired over the items, with its 95 % interval. Passed: every method is above the random network on one set at least,
@@ -30,12 +30,11 @@ from topwork import plugins, verbs
 from topwork.adaptation.pretraining import ROOM
 from topwork.backbones import find
 from topwork.pretraining.material import gather
-from topwork.pretraining.network import Network
+from topwork.pretraining.network import ARCHITECTURE, Network
 from topwork.pretraining.probe import Probe
 from topwork.types import Watch
 
 SETS = ("flowers5_small", "sign_language_digits")
-ARCHITECTURE = "test_resnet(output_stride=16)"  # 373,000 parameters, last maps of 3 x 3 at 48 px
 VIT = "vit_tiny_patch16_224(patch_size=8, embed_dim=128, depth=4, num_heads=4, class_token=False, global_pool='avg')"
 EXTRA = (("mae", VIT),)  # the real masked autoencoder needs a ViT
 
@@ -45,7 +44,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="of training, for every method")
     parser.add_argument("--methods", nargs="+", default=plugins.names(ROOM))
-    parser.add_argument("--arch", default=ARCHITECTURE, help="of timm")
+    parser.add_argument("--arch", default=ARCHITECTURE, help="of timm (default %(default)s)")
     parser.add_argument("--images", type=int, default=100, help="photos of each of the 100 classes; at most 300")
     parser.add_argument("--size", type=int, default=48, help="px")
     parser.add_argument("--seed", type=int, default=0)

@@ -225,6 +225,8 @@ def test_killed_at_random_moments_and_run_again(photos, tmp_path):
         str(photos),
         "--out",
         str(tmp_path / "killed" / "model"),
+        "--steps",
+        "majority,pixels,probe",
         "-q",
         "--engine",
         "onnxruntime",
@@ -246,6 +248,7 @@ def test_killed_at_random_moments_and_run_again(photos, tmp_path):
 def test_ctrl_c_stops_within_a_second_and_says_how_to_go_on(photos, tmp_path):
     env = os.environ | {"TOPWORK_CACHE": str(tmp_path / "cache")}
     words = [sys.executable, "-m", "topwork", "fit", str(photos), "--out", str(tmp_path / "model")]
+    words += ["--steps", "majority,pixels,probe"]
     process = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if line.startswith("majority"):  # it is at work

@@ -302,7 +302,7 @@ def _retention(
         x, y, on = asked.x[asked.y < known], asked.y[asked.y < known], f"items of {asked.dataset.name}"
     else:
         x, y = drawn
-        on = "items drawn from what the model remembers of its classes, not real ones: give --test for those"
+        on = "items drawn from what the model remembers of its classes, easier than real ones: --test asks those"
     before, after = logits(old.head, x).argmax(1) == y, logits(head, x).argmax(1) == y
     later = held_out.argmax(1) == new.y
     fresh = {labels[c]: later[new.y == c] for c in range(len(labels)) if (new.y == c).any()}

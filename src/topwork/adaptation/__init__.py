@@ -1,7 +1,8 @@
 """Ways to adapt a pretrained trunk to a new task, or to make one; one folder per role of a method.
 
 probe/           heads solved on frozen, cached features, with no training loop
-pretraining/     objectives that make a trunk: supervised, simclr, barlow_twins, dino, mae, distillation, multi_source
+pretraining/     objectives that make a trunk: supervised, simclr, barlow_twins, dino, mae, distillation, multi_source,
+                 prototypical, reptile
 tuning/          what of a trunk and its head may learn, and how: last_stages, full, lp_ft, lora, ...
 surgery/         what changes the layers themselves: mlp_head, replace
 regularization/  what holds a tuning near its start or evens it out: l2_sp, delta, bss, ...
@@ -87,6 +88,11 @@ class Method:
 
     views: tuple[str, ...] = ("light",)
     needs_labels: bool = False
+
+    @property
+    def episode(self) -> tuple[int, int] | None:
+        """Classes of one source, and items of each, that are shown one after the other; None: items in any order."""
+        return None
 
     @property
     def extras(self) -> Mapping[str, str]:

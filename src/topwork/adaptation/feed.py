@@ -4,7 +4,8 @@
 
 An epoch shows every item once, in an order drawn from (seed, epoch); batches run on over its end. Where a method
 names `shares`, m_i = round(N p_i) items of source i make an epoch: each source runs through shuffles of its own, one
-after the other, and `visits` counts how often an item was shown before. Batches are prepared in a thread, a few ahead.
+after the other, and `visits` counts how often an item was shown before. Where one names an `episode`, the items of an
+epoch come class by class, a few classes of one source after the other. Batches are prepared in a thread, a few ahead.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ class Feed:
         shown = self.sources if self.chosen is None else self.sources[self.chosen]
         counts = tuple(np.bincount(shown, minlength=int(self.sources.max()) + 1).tolist())
         shares = next((s for s in (method.shares(counts) for method in methods) if s is not None), None)
-        maker = _Maker(self, tuple(methods), Order(self.sources, shares, setup.seed, self.chosen), setup)
+        episode = next((e for e in (method.episode for method in methods) if e is not None), None)
+        order = Order(self.sources, shares, setup.seed, self.chosen, episode, self.targets)
+        maker = _Maker(self, tuple(methods), order, setup)
         ahead: deque[tuple[int, Future[list[list[Batch]]]]] = deque()
         with ThreadPoolExecutor(1, "views", initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
@@ -120,6 +123,8 @@ class Order:
     shares: tuple[float, ...] | None
     seed: int
     chosen: Rows | None = None  # items that are shown; None: all
+    episode: tuple[int, int] | None = None  # classes of one source, and items of each, that come together
+    targets: NDArray[Any] | None = None  # (N,) class of every item within its source, for episodes
 
     def __post_init__(self) -> None:
         shown = np.arange(len(self.source)) if self.chosen is None else self.chosen
@@ -159,7 +164,35 @@ class Order:
         if self.shares is not None:
             mixed = _shuffle(len(row), self.seed, "mix", epoch)
             row, visit = row[mixed], visit[mixed]
+        if self.episode is not None and self.targets is not None:
+            grouped = self._in_episodes(row, epoch, *self.episode)
+            row, visit = row[grouped], visit[grouped]
         return row, visit
+
+    def _in_episodes(self, row: Rows, epoch: int, ways: int, items: int) -> Rows:
+        """The places (L,) of an epoch's items, class by class, episode by episode, in an order of their own.
+
+        Every class is cut into runs of `items`; a source's runs are taken in turns, one of each class, and every
+        `ways` of them are an episode. So each item is still shown as often as without.
+        """
+        assert self.targets is not None
+        episodes: list[Rows] = []
+        for s in np.unique(self.source[row]):
+            own = np.flatnonzero(self.source[row] == s)
+            y = self.targets[row[own]]
+            turns: list[list[Rows]] = []
+            for label in np.unique(y):
+                of = own[y == label]
+                for turn, begin in enumerate(range(0, len(of), items)):
+                    turns += [[]] * (turn + 1 - len(turns))
+                    turns[turn] = [*turns[turn], of[begin : begin + items]]
+            runs = [
+                runs[k]
+                for turn, runs in enumerate(turns)
+                for k in _shuffle(len(runs), self.seed, "runs", epoch, int(s), turn)
+            ]
+            episodes += [np.concatenate(runs[k : k + ways]) for k in range(0, len(runs), ways)]
+        return np.concatenate([episodes[k] for k in _shuffle(len(episodes), self.seed, "episodes", epoch)])
 
 
 def _shuffle(n: int, *parts: object) -> Rows:

@@ -30,7 +30,7 @@ SPREAD = 0.02  # of tokens, positions and whatever else belongs to no layer
 class Scratch(Full):
     """All layers, from chance."""
 
-    RATE: ClassVar[float] = 1e-3
+    RATE: ClassVar[float] = 1e-3  # trashnet_small, 20 epochs, 120 items asked: 52.5, 62.5, 57.5 % at 3e-4, 1e-3, 3e-3
     LONGER: ClassVar[float] = 4.0
 
     head_rate: float = 1.0
