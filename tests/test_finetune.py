@@ -257,3 +257,9 @@ def test_head_surgery_ships_its_layers(stripes, backbone, tmp_path):
     model = tw.fit(stripes, backbone=backbone, steps=["majority", spec], out=tmp_path / "model")
     if model.report["steps"][-1]["kept"]:
         assert model.report["backbone"]["features"] == 16
+
+
+def test_without_torch_the_usual_steps_end_at_the_probe(monkeypatch):
+    assert ladder.without_torch(("probe", "last_stages", "lp_ft")) == ("probe", "last_stages", "lp_ft")
+    monkeypatch.setattr(ladder.importlib.util, "find_spec", lambda name: None)
+    assert ladder.without_torch(("majority", "probe", "last_stages", "lp_ft")) == ("majority", "probe")

@@ -102,6 +102,7 @@ def test_a_source_that_helps_is_kept_and_later_steps_begin_from_it(target, helpf
     assert abs(source["metrics"]["accuracy"]["value"] - tuned["metrics"]["accuracy"]["value"]) < 0.1
 
 
+@pytest.mark.slow
 def test_joint_training_pays_and_ships_the_targets_head(target, helpful, backbone, monkeypatch):
     monkeypatch.setattr(source_steps, "SPECS", ("lp_ft(epochs=14, rate=1e-2, batch=16) + view('plain')",))
     found = verbs.inspect(verbs.read(target)).dataset

@@ -11,6 +11,7 @@ surely (sign-flip test on the log losses, one-sided, 5 %).
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -112,7 +113,7 @@ def plan(steps: str | Sequence[str], backbone: str) -> tuple[Plan, ...]:
         "probe": Plan("probe", backbone, ("auto",)),
     }
     plans = []
-    for spec in wanted:
+    for spec in wanted if steps != "auto" else without_torch(wanted):
         tuned = spec.partition("+")[0].partition("(")[0].strip() in (*plugins.names(TUNING), "search")
         if tuned and steps != "auto":
             _check_tuning(spec, backbone)
@@ -126,6 +127,13 @@ def plan(steps: str | Sequence[str], backbone: str) -> tuple[Plan, ...]:
         named = known.get(spec, Plan(spec, backbone, (spec,), tuned=tuned))
         plans.append(dataclasses.replace(named, required=steps != "auto" or spec == "majority"))
     return tuple(plans)
+
+
+def without_torch(steps: Sequence[str]) -> tuple[str, ...]:
+    """The usual steps that can be taken here: those that change the backbone need torch."""
+    if importlib.util.find_spec("torch") is not None:
+        return tuple(steps)
+    return tuple(step for step in steps if step not in plugins.names(TUNING))
 
 
 def _check_tuning(spec: str, backbone: str) -> None:

@@ -488,7 +488,10 @@ def _check_settings(
     plans = ladder.plan(steps, "bundled" if backbone == "auto" else backbone)
     for spec in {one.backbone for one in plans}:
         find(spec, "image").graph()  # weights that do not fit, or a card that lies, end it here
-    return plans, []
+    choices = []
+    if steps == "auto" and len(here := ladder.without_torch(ladder.AUTO)) < len(ladder.AUTO):
+        choices.append(Choice("steps", ", ".join(here), "those that change the backbone need the 'train' extra"))
+    return plans, choices
 
 
 def _save(
