@@ -194,6 +194,11 @@ def test_learning_rate_finder_finds_a_rate_at_which_it_learns(stripes, backbone)
     plan = b.decide(float("inf"), 1).plan
     rate = loop.find_rate(b.trunk, [b.method(b.ground.train)], b._of(b.ground.train), plan, steps=30)
     assert 1e-6 < rate < 0.5
+    found = bench(stripes, "lp_ft(batch=16, rate='find')", backbone).decide(float("inf"), 1)
+    assert 1e-6 < found.plan.rate < 0.5
+    assert "the loss is smallest" in str(found.choices[-1])
+    with pytest.raises(BadSetting, match="rate='quick'"):
+        techniques("lp_ft(rate='quick')")
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ EPOCHS = (3, 40)  # at least, at most
 ENOUGH = 600  # out-of-fold items that a paired test wants where others measure
 VIEWS = 4  # cached per item
 SPARE_SECONDS = 5.0  # for what comes after the training
+RATES = {None: "usual for {}", "find": "a tenth of where the loss is smallest while the rate grows"}
 LEAST_SECONDS = 15.0  # with less nothing is begun
 CACHE_SHARE = 0.3  # of the time that is left, for activations of the frozen part
 
@@ -247,13 +248,16 @@ class Bench:
         wanted = scope.epochs or int(np.clip(shown // n, EPOCHS[0], EPOCHS[1] * scope.LONGER))
         plan = loop.Plan(
             steps=math.ceil(n / batch / self.own), batch=batch,
-            optimizer=scope.optimizer, rate=scope.rate or scope.RATE,  # type: ignore[arg-type]
+            optimizer=scope.optimizer,  # type: ignore[arg-type]
+            rate=scope.RATE if scope.rate in (None, "find") else float(scope.rate),
             weight_decay=scope.weight_decay, ema=scope.ema, device=self.device, seed=self.seed,
         )  # fmt: skip
         why = "as asked" if scope.epochs else f"about {shown:,} items are shown, at least {EPOCHS[0]} times each"
         epochs = wanted
         with self._run("plan", {"deadline": math.isfinite(deadline), "folds": folds, "again": again}) as run:
             before = processes.decided(lambda: run.decided if run is not None else {})
+            if scope.rate == "find":
+                plan = dataclasses.replace(plan, rate=before["rate"] if "rate" in before else self.found_rate(plan))
             if "epochs" in before:
                 epochs, folds, again = (before[name] for name in ("epochs", "folds", "again"))
                 why = "as decided when this training was begun"
@@ -274,15 +278,20 @@ class Bench:
                 if fitting < wanted:
                     epochs, why = fitting, f"{each:,.1f} s each, and {left:,.0f} s are left (--budget)"
             if run is not None:
-                run.decide(epochs=epochs, folds=folds, again=again)
+                run.decide(epochs=epochs, folds=folds, again=again, rate=plan.rate)
         trainings = f"{folds} of the folds left out in turn" + (", then on everything" if again else "")
         choices = [
             *self.said,
             Choice("epochs", epochs, why),
             Choice("trainings", folds + again, trainings if again else f"{trainings}; no time to train on everything"),
-            Choice("learning rate", plan.rate, "as asked" if scope.rate else f"usual for {type(scope).__name__}"),
+            Choice("learning rate", plan.rate, RATES.get(scope.rate, "as asked").format(type(scope).__name__)),
         ]
         return Decided(dataclasses.replace(plan, steps=plan.steps * epochs), folds, again, tuple(choices))
+
+    def found_rate(self, plan: loop.Plan) -> float:
+        """A tenth of the rate at which the loss is smallest, on a copy that is thrown away."""
+        rows = self.ground.train
+        return processes.decided(lambda: loop.find_rate(self.trunk, [self.method(rows)], self._of(rows), plan))
 
     @property
     def scope(self) -> Scope:

@@ -91,7 +91,7 @@ class Scope(Technique):
     """A technique of tuning/: what learns, how long and how fast; None is left to us."""
 
     epochs: int | None = None
-    rate: float | None = None  # peak learning rate of the trunk
+    rate: float | str | None = None  # peak learning rate of the trunk; "find": by a learning-rate finder
     batch: int | None = None
     optimizer: str = "adamw"  # or adam, sgd
     weight_decay: float = 0.01
@@ -112,7 +112,7 @@ class Scope(Technique):
             problem
             for good, problem in (
                 (self.epochs is None or (type(self.epochs) is int and self.epochs >= 1), f"epochs={self.epochs!r}"),
-                (self.rate is None or 0 < self.rate < float("inf"), f"rate={self.rate!r}"),
+                (self.rate in (None, "find") or _positive(self.rate), f"rate={self.rate!r}"),
                 (self.batch is None or (type(self.batch) is int and self.batch >= 2), f"batch={self.batch!r}"),
                 (self.optimizer in ("adamw", "adam", "sgd"), f"optimizer={self.optimizer!r}"),
                 (0 <= self.weight_decay < float("inf"), f"weight_decay={self.weight_decay!r}"),
@@ -149,6 +149,10 @@ class Scope(Technique):
     def rates(self, model: Grafted) -> Mapping[str, float]:
         """The head's, and that of fresh layers below it."""
         return {"neck.": self.head_rate, "head.": self.head_rate}
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < float("inf")
 
 
 def techniques(spec: str) -> tuple[Technique, ...]:
