@@ -22,7 +22,7 @@ from topwork.adaptation.graft import techniques  # noqa: E402
 from topwork.backbones import find, folder_write  # noqa: E402
 from topwork.errors import BadSetting, UnknownName  # noqa: E402
 from topwork.ground import divide  # noqa: E402
-from topwork.types import Preprocess, Watch  # noqa: E402
+from topwork.types import Choice, Preprocess, Watch  # noqa: E402
 
 S = 32
 
@@ -221,6 +221,19 @@ def test_no_time_is_said(stripes, backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(ladder, "AUTO", ("majority", "probe", "lp_ft"))
     model = tw.fit(stripes, backbone=backbone, budget="3s", out=tmp_path / "model")
     assert "less than 15 s (--budget)" in model.report["steps"][-1]["verdict"]
+
+
+def test_time_that_runs_out_on_the_way_is_noticed(stripes, backbone, monkeypatch):
+    b = bench(stripes, "lp_ft", backbone)
+    monkeypatch.setattr(finetune, "choose_view", lambda *_: time.sleep(1.2) or Choice("views", "crop", "slowly"))
+    found = finetune.tune(
+        b.ground, "lp_ft", techniques("lp_ft"), b.start, time.monotonic() + finetune.LEAST_SECONDS + 1, None, 0, Watch()
+    )
+    assert "left out: the budget has" in found
+    most, left = Choice("cached views", 4, ""), time.monotonic() + 100
+    slow = finetune._affordable(most, lambda rows, view: time.sleep(0.05), 100_000, left)
+    assert slow.value == -1
+    assert finetune._affordable(most, lambda rows, view: None, 100, left).value == 4
 
 
 @pytest.mark.slow

@@ -107,10 +107,11 @@ def tune(
     as many as a paired test wants. `again` False: nobody will ask for a training on everything. `must`: however
     little time there is.
     """
-    left = processes.decided(lambda: deadline - time.monotonic())
-    if left < LEAST_SECONDS and not must:
-        return f"left out: the budget has {max(left, 0):,.0f} s left, less than {LEAST_SECONDS:g} s (--budget)"
-    bench = join(Bench.of(ground, spec, parts, start, deadline, run, seed, watch, engine))
+    try:
+        _check_time(deadline, must)
+        bench = join(Bench.of(ground, spec, parts, start, math.inf if must else deadline, run, seed, watch, engine))
+    except _OutOfTime as reason:
+        return f"left out: {reason} (--budget)"
     folds = ground.folds[ground.train]
     left_out = _asked(ground) if asked is None else list(asked)
     decided = bench.decide(deadline, len(left_out), again, must)
@@ -217,6 +218,7 @@ class Bench:
         named = next((v for v in (getattr(part, "view", None) for part in parts) if v), None)
         chosen = Choice("views", named, "as asked") if named else _view(ground, start, images, feed, seed)
         watch.say(str(chosen))
+        _check_time(deadline)
         trunk, view = start.backbone.module(), chosen.value
         below, cached, said = 0, None, [chosen]
         stages = stages_of(trunk, p.crop_px, scope)
@@ -563,6 +565,8 @@ def _cache(
     if math.isfinite(deadline) and not scope.views:
         most = choice
         choice = _agreed(lambda: _affordable(most, make, len(images.index), deadline))
+        if choice.value < 0:
+            raise _OutOfTime(choice.reason)
     p = card.preprocess
     key = digest([card.key, below, stages.layers[below], dataclasses.asdict(feed.recipes[view]), seed, dtype, engine,
                   p.key, images.key])  # fmt: skip
@@ -571,6 +575,17 @@ def _cache(
         found = boundary.store(key, len(images.index), crossing, choice.value, make, dtype=dtype,
                                threads=threads, progress=watch.progress)  # fmt: skip
     return found, choice
+
+
+class _OutOfTime(Exception):
+    pass
+
+
+def _check_time(deadline: float, must: bool = False) -> None:
+    """Whether there is enough time to go on."""
+    left = processes.decided(lambda: deadline - time.monotonic())
+    if left < LEAST_SECONDS and not must:
+        raise _OutOfTime(f"the budget has {max(left, 0):,.0f} s left, less than {LEAST_SECONDS:g} s")
 
 
 def _agreed(choose: Callable[[], Choice]) -> Choice:
@@ -586,9 +601,14 @@ def _affordable(choice: Choice, make: boundary.Make, items: int, deadline: float
     make(some, 0)
     workers = settings.threads().value * processes.count()
     each = (time.monotonic() - began) / len(some) * items / workers  # seconds of a view of all items
-    views = int(CACHE_SHARE * (deadline - time.monotonic()) / each) - 1
+    left = deadline - time.monotonic()
+    views = int(CACHE_SHARE * left / each) - 1
     if views >= choice.value:
         return choice
+    if 2 * each > left - LEAST_SECONDS:  # one view and the plain one
+        return Choice(
+            "cached views", -1, f"a view takes about {each:,.0f} s and the budget has {max(left, 0):,.0f} s left"
+        )
     return Choice(
         "cached views", max(1, views), f"about {each:,.0f} s each, a part of the time that is left (--budget)"
     )
