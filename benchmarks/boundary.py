@@ -56,7 +56,7 @@ def main() -> int:
                 ground, spec, techniques(spec), start, float("inf"), None, 0, Watch(), "auto"
             )  # fmt: skip
             filled = time.perf_counter() - began
-            plan = bench.decide(float("inf"), 1).plan  # type: ignore[union-attr]
+            plan = finetune.pace.decide(bench, float("inf"), 1).plan  # type: ignore[union-attr]
             bench.method(ground.train[:: max(1, len(ground.train) // 64)])  # imports are not the training's
             began = time.perf_counter()
             model = bench.train(plan, ground.train, "benchmark").model

@@ -47,7 +47,7 @@ def main() -> int:
     ).best
     start = finetune.Start(rung.backbone, rung.x, rung.probe)
     bench = finetune.Bench.of(ground, asked.spec, techniques(asked.spec), start, float("inf"), None, 0, Watch(), "auto")
-    plan = bench.decide(float("inf"), 1).plan  # type: ignore[union-attr]
+    plan = finetune.pace.decide(bench, float("inf"), 1).plan  # type: ignore[union-attr]
     plan = dataclasses.replace(plan, steps=asked.steps, batch=asked.batch)
     method, feed = bench.method(ground.train), bench._of(ground.train)
     batches = [parts for _, parts in feed.batches([method], 0, Setup(plan.steps, plan.batch))]

@@ -59,3 +59,52 @@ def weights():
     if not folder.is_dir():
         pytest.skip("../shared/weights is not here")
     return folder
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """Small networks are fastest on one thread, and give the same bits."""
+    import torch
+
+    monkeypatch.setenv("TOPWORK_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    """A small network with random weights, as a local folder; it sees 32 x 32 pixels."""
+    import timm
+    import torch
+
+    from topwork.backbones import folder_write
+    from topwork.types import Preprocess
+
+    folder = tmp_path_factory.mktemp("weights") / "small"
+    torch.manual_seed(3)
+    network = timm.create_model("test_resnet", num_classes=0)
+    half = (0.5, 0.5, 0.5)
+    call = "timm.create_model('test_resnet', num_classes=0)"
+    folder_write.write(folder, network, call, Preprocess(36, 32, half, half), {"name": "s"})
+    return f"local:{folder}"
+
+
+def draw_stripes(folder, angles, items, seed=0, noise=60):
+    """A class per angle of its stripes, in any colours over noise: random features hardly tell them apart."""
+    draw = np.random.default_rng(seed)
+    u, v = np.meshgrid(np.arange(32), np.arange(32))
+    for label, angle in angles.items():
+        (folder / label).mkdir(parents=True)
+        for i in range(items):
+            wave = np.sin(u * np.cos(angle) + v * np.sin(angle) + draw.uniform(0, 6.28))[..., None]
+            picture = 128 + 60 * wave * draw.uniform(-1, 1, 3) + draw.normal(0, noise, (32, 32, 3))
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / label / f"{i:03}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stripes(tmp_path_factory):
+    """Two classes of 40, stripes that lean left or right."""
+    return draw_stripes(tmp_path_factory.mktemp("data") / "stripes", {"left": 0.785, "right": -0.785}, 40)

@@ -9,7 +9,6 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
@@ -19,39 +18,19 @@ import topwork as tw  # noqa: E402
 from topwork.adaptation import loop  # noqa: E402
 from topwork.adaptation.feed import Feed, Setup  # noqa: E402
 from topwork.adaptation.graft import Scope, Tune, techniques  # noqa: E402
-from topwork.backbones import folder_write  # noqa: E402
-from topwork.types import Preprocess  # noqa: E402
+
+from .conftest import draw_stripes  # noqa: E402
 
 S = 32
 SPEC = "lp_ft(epochs=2, rate=1e-2, batch=15) + view('plain')"
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    """A small network with random weights, as a local folder."""
-    folder = tmp_path_factory.mktemp("weights") / "small"
-    torch.manual_seed(3)
-    network = timm.create_model("test_resnet", num_classes=0)
-    half = (0.5, 0.5, 0.5)
-    folder_write.write(
-        folder, network, "timm.create_model('test_resnet', num_classes=0)", Preprocess(36, S, half, half), {"name": "s"}
-    )
-    return f"local:{folder}"
-
-
-@pytest.fixture(scope="module")
 def stripes(tmp_path_factory):
     """Two classes, stripes that lean left or right; one image is there twice."""
     folder = tmp_path_factory.mktemp("data") / "stripes"
-    draw = np.random.default_rng(0)
-    u, v = np.meshgrid(np.arange(S), np.arange(S))
-    for label, sign in (("left", 1), ("right", -1)):
-        (folder / label).mkdir(parents=True)
-        for i in range(30):
-            wave = np.sin(0.7 * (u + sign * v) + draw.uniform(0, 6.28))[..., None]
-            picture = 128 + 60 * wave * draw.uniform(-1, 1, 3) + draw.normal(0, 40, (S, S, 3))
-            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / label / f"{i:02}.png")
-    (folder / "left" / "twice.png").write_bytes((folder / "left" / "00.png").read_bytes())
+    draw_stripes(folder, {"left": 0.785, "right": -0.785}, 30, noise=40)
+    (folder / "left" / "twice.png").write_bytes((folder / "left" / "000.png").read_bytes())
     return folder
 
 
@@ -100,7 +79,7 @@ WORK = """
     for number, spec in enumerate(specs):
         inf = float("inf")
         bench = finetune.Bench.of(ground, spec, techniques(spec), start, inf, None, 0, Watch(), "onnxruntime")
-        decided = bench.decide(inf, 1)
+        decided = finetune.pace.decide(bench, inf, 1)
         model = bench.train(decided.plan, ground.train[ground.folds != 0], "one").model
         arrays[f"z{number}"] = bench.logits(model, ground.train)
     every = processes.gathered(passed)

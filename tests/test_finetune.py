@@ -10,83 +10,24 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
 import topwork as tw  # noqa: E402
-from topwork import finetune, ladder, verbs  # noqa: E402
+from topwork import finetune, ladder  # noqa: E402
 from topwork.adaptation import loop  # noqa: E402
 from topwork.adaptation.graft import techniques  # noqa: E402
-from topwork.backbones import find, folder_write  # noqa: E402
+from topwork.backbones import find  # noqa: E402
 from topwork.errors import BadSetting, UnknownName  # noqa: E402
-from topwork.ground import divide  # noqa: E402
-from topwork.types import Choice, Preprocess, Watch  # noqa: E402
+from topwork.finetune import frozen_part, pace, views  # noqa: E402
+from topwork.types import Choice, Watch  # noqa: E402
+
+from .tuning import bench, climbed, on_everything  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 S = 32
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    monkeypatch.setenv("TOPWORK_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    """A small network with random weights, as a local folder."""
-    folder = tmp_path_factory.mktemp("weights") / "small"
-    torch.manual_seed(3)
-    network = timm.create_model("test_resnet", num_classes=0)
-    half = (0.5, 0.5, 0.5)
-    folder_write.write(
-        folder, network, "timm.create_model('test_resnet', num_classes=0)", Preprocess(36, S, half, half), {"name": "s"}
-    )
-    return f"local:{folder}"
-
-
-@pytest.fixture(scope="module")
-def stripes(tmp_path_factory):
-    """Two classes that random features hardly tell apart: stripes that lean left or right."""
-    folder = tmp_path_factory.mktemp("data") / "stripes"
-    draw = np.random.default_rng(0)
-    u, v = np.meshgrid(np.arange(S), np.arange(S))
-    for label, sign in (("left", 1), ("right", -1)):
-        (folder / label).mkdir(parents=True)
-        for i in range(40):
-            wave = np.sin(0.7 * (u + sign * v) + draw.uniform(0, 6.28))[..., None]
-            picture = 128 + 60 * wave * draw.uniform(-1, 1, 3) + draw.normal(0, 60, (S, S, 3))
-            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / label / f"{i:02}.png")
-    return folder
-
-
-def climbed(data, spec, backbone, run=None, **more):
-    ground = divide(verbs.inspect(verbs.read(data)).dataset)
-    plans = ladder.plan(["probe", spec], backbone)
-    return ground, ladder.climb(ground, plans, None, deadline=float("inf"), watch=Watch(), run=run, **more)
-
-
-def bench(data, spec, backbone, run=None, engine="torch"):
-    ground = divide(verbs.inspect(verbs.read(data)).dataset)
-    plans = ladder.plan("probe", backbone)
-    rung = ladder.climb(
-        ground,
-        plans,
-        None,
-        deadline=float("inf"),
-        watch=Watch(),
-        engine="onnxruntime",  # not whichever was faster
-    ).best
-    start = finetune.Start(rung.backbone, rung.x, rung.probe)
-    return finetune.Bench.of(ground, spec, techniques(spec), start, float("inf"), run, 0, Watch(), engine)
-
-
-def on_everything(b):
-    return b.shipped(b.train(b.decide(float("inf"), 1).plan, b.ground.train, "on everything"))
 
 
 def test_a_tuned_step_that_pays_is_trained_on_everything_and_shipped(stripes, backbone, tmp_path):
@@ -102,7 +43,7 @@ def test_a_tuned_step_that_pays_is_trained_on_everything_and_shipped(stripes, ba
     assert report["backbone"]["weights"] != find(backbone).card.weights
     assert report["backbone"]["trained_on"].endswith(spec)
     assert "same label for 80 of 80 images" in report["proof"]["text"]
-    assert tw.load(tmp_path / "model").predict(stripes / "left" / "00.png").label in ("left", "right")
+    assert tw.load(tmp_path / "model").predict(stripes / "left" / "000.png").label in ("left", "right")
     assert not (tmp_path / "model.run").exists()
 
 
@@ -119,9 +60,9 @@ def test_frozen_stages_stay_bit_for_bit(stripes, backbone, tmp_path):
 def test_cached_activations_give_the_weights_that_the_whole_network_gives(stripes, backbone):
     spec = "last_stages(2, epochs=2, batch=16, store='float32', views={views})"
     models = []
-    for views in (2, 0):  # two epochs: the same views of every image with and without the cache
-        b = bench(stripes, spec.format(views=views), backbone)
-        assert (b.cached is None) == (views == 0)
+    for number in (2, 0):  # two epochs: the same views of every image with and without the cache
+        b = bench(stripes, spec.format(views=number), backbone)
+        assert (b.cached is None) == (number == 0)
         tuned, head, _ = on_everything(b)
         models.append((tuned.trunk.state_dict(), head.arrays))
     (cached, head), (whole, other) = models
@@ -143,12 +84,12 @@ def test_plain_views_are_what_extraction_sees(stripes, backbone):
     b = bench(stripes, "lp_ft", backbone)
     rows = np.arange(6)
     with torch.no_grad():
-        mine = b.start.backbone.module()(*b._plain(rows)).numpy()
+        mine = b.start.backbone.module()(*b.plain(rows)).numpy()
     assert np.abs(mine - b.start.x(rows)).max() < 2e-3 * np.abs(mine).max()
 
 
 def test_short_of_time_fewer_folds_are_asked():
-    affordable = finetune._affordable_epochs
+    affordable = pace.affordable_epochs
     assert affordable(1000, 10, 10, 5) == (10, 5, True)
     assert affordable(160, 10, 10, 5) == (3, 5, True)  # 50 s for an epoch of everything
     assert affordable(100, 10, 10, 5) == (5, 1, True)
@@ -191,10 +132,10 @@ def test_early_stopping_goes_back_to_the_best_moment():
 
 def test_learning_rate_finder_finds_a_rate_at_which_it_learns(stripes, backbone):
     b = bench(stripes, "lp_ft(batch=16)", backbone)
-    plan = b.decide(float("inf"), 1).plan
+    plan = pace.decide(b, float("inf"), 1).plan
     rate = loop.find_rate(b.trunk, [b.method(b.ground.train)], b._of(b.ground.train), plan, steps=30)
     assert 1e-6 < rate < 0.5
-    found = bench(stripes, "lp_ft(batch=16, rate='find')", backbone).decide(float("inf"), 1)
+    found = pace.decide(bench(stripes, "lp_ft(batch=16, rate='find')", backbone), float("inf"), 1)
     assert 1e-6 < found.plan.rate < 0.5
     assert "the loss is smallest" in str(found.choices[-1])
     with pytest.raises(BadSetting, match="rate='quick'"):
@@ -225,15 +166,15 @@ def test_no_time_is_said(stripes, backbone, tmp_path, monkeypatch):
 
 def test_time_that_runs_out_on_the_way_is_noticed(stripes, backbone, monkeypatch):
     b = bench(stripes, "lp_ft", backbone)
-    monkeypatch.setattr(finetune, "choose_view", lambda *_: time.sleep(1.2) or Choice("views", "crop", "slowly"))
+    monkeypatch.setattr(views, "choose_view", lambda *_: time.sleep(1.2) or Choice("views", "crop", "slowly"))
     found = finetune.tune(
         b.ground, "lp_ft", techniques("lp_ft"), b.start, time.monotonic() + finetune.LEAST_SECONDS + 1, None, 0, Watch()
     )
     assert "left out: the budget has" in found
     most, left = Choice("cached views", 4, ""), time.monotonic() + 100
-    slow = finetune._affordable(most, lambda rows, view: time.sleep(0.05), 100_000, left)
+    slow = frozen_part.affordable_views(most, lambda rows, view: time.sleep(0.05), 100_000, left)
     assert slow.value == -1
-    assert finetune._affordable(most, lambda rows, view: None, 100, left).value == 4
+    assert frozen_part.affordable_views(most, lambda rows, view: None, 100, left).value == 4
 
 
 @pytest.mark.slow

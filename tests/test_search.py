@@ -10,12 +10,15 @@ optuna = pytest.importorskip("optuna")
 import topwork as tw  # noqa: E402
 from topwork import finetune, search  # noqa: E402
 from topwork.errors import BadSetting  # noqa: E402
+from topwork.finetune import pace  # noqa: E402
 from topwork.types import Watch  # noqa: E402
 
-from .test_finetune import backbone, bench, one_thread, stripes  # noqa: E402, F401
+from .tuning import bench  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_what_judges_is_not_what_is_asked(stripes, backbone, monkeypatch, tmp_path):  # noqa: F811
+def test_what_judges_is_not_what_is_asked(stripes, backbone, monkeypatch, tmp_path):
     asked = []
     real = finetune.tune
 
@@ -24,8 +27,8 @@ def test_what_judges_is_not_what_is_asked(stripes, backbone, monkeypatch, tmp_pa
         return real(ground, spec, *rest, **more)
 
     monkeypatch.setattr(finetune, "tune", spy)
-    monkeypatch.setattr(finetune, "PRESENTATIONS", 160)
-    monkeypatch.setattr(finetune, "EPOCHS", (1, 2))
+    monkeypatch.setattr(pace, "PRESENTATIONS", 160)
+    monkeypatch.setattr(pace, "EPOCHS", (1, 2))
     b = bench(stripes, "lp_ft", backbone)
     asked.clear()
     heard = []
@@ -46,6 +49,6 @@ def test_what_judges_is_not_what_is_asked(stripes, backbone, monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize("spec", ["search(trials=0)", "search(rounds=3)", "search(trials='many')"])
-def test_bad_settings_stop_before_work(stripes, backbone, tmp_path, spec):  # noqa: F811
+def test_bad_settings_stop_before_work(stripes, backbone, tmp_path, spec):
     with pytest.raises(BadSetting, match="search"):
         tw.fit(stripes, backbone=backbone, steps=["probe", spec], out=tmp_path / "model")

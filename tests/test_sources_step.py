@@ -13,61 +13,31 @@ timm = pytest.importorskip("timm")
 import topwork as tw  # noqa: E402
 from topwork import finetune, ladder, source_steps, verbs  # noqa: E402
 from topwork.adaptation.joint import Joint  # noqa: E402
-from topwork.backbones import find, folder_write  # noqa: E402
+from topwork.backbones import find  # noqa: E402
 from topwork.backbones.tuned import Tuned  # noqa: E402
 from topwork.data.overlap import overlap  # noqa: E402
 from topwork.errors import BadData, UnknownName  # noqa: E402
 from topwork.ground import divide  # noqa: E402
-from topwork.types import Dataset, Preprocess, Watch  # noqa: E402
+from topwork.types import Dataset, Watch  # noqa: E402
+
+from .conftest import draw_stripes  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 S = 32
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    monkeypatch.setenv("TOPWORK_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    """A small network with random weights, as a local folder."""
-    folder = tmp_path_factory.mktemp("weights") / "small"
-    torch.manual_seed(3)
-    network = timm.create_model("test_resnet", num_classes=0)
-    half = (0.5, 0.5, 0.5)
-    call = "timm.create_model('test_resnet', num_classes=0)"
-    folder_write.write(folder, network, call, Preprocess(36, S, half, half), {"name": "s"})
-    return f"local:{folder}"
-
-
-def stripes(folder, labels, items, seed):
-    """A class per angle of its stripes, in any colours over noise."""
-    draw = np.random.default_rng(seed)
-    u, v = np.meshgrid(np.arange(S), np.arange(S))
-    for label, angle in labels.items():
-        (folder / label).mkdir(parents=True)
-        for i in range(items):
-            wave = np.sin(0.9 * (u * np.cos(angle) + v * np.sin(angle)) + draw.uniform(0, 6.28))[..., None]
-            picture = 128 + 60 * wave * draw.uniform(-1, 1, 3) + draw.normal(0, 60, (S, S, 3))
-            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / label / f"{seed}-{i:03}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     """Two directions, few items."""
-    return stripes(tmp_path_factory.mktemp("target") / "few", {"left": 0.8, "right": -0.8}, 40, 0)
+    return draw_stripes(tmp_path_factory.mktemp("target") / "few", {"left": 0.8, "right": -0.8}, 40, 0)
 
 
 @pytest.fixture(scope="module")
 def helpful(tmp_path_factory):
     """Four other directions, many items."""
     angles = {"flat": 0.0, "steep": 1.57, "gentle": 0.4, "sloping": -0.4}
-    return stripes(tmp_path_factory.mktemp("source") / "angles", angles, 50, 1)
+    return draw_stripes(tmp_path_factory.mktemp("source") / "angles", angles, 50, 1)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +174,7 @@ def test_several_sources_are_asked_alone_and_together(backbone):
 
 def test_two_sources_together_are_learnt_with_a_head_each(target, helpful, backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(source_steps, "SPECS", ("last_stages(1, epochs=1, batch=16) + view('plain')",))
-    more = stripes(tmp_path / "more", {"up": 1.2, "down": -1.2}, 10, 5)
+    more = draw_stripes(tmp_path / "more", {"up": 1.2, "down": -1.2}, 10, 5)
     found = verbs.inspect(verbs.read(target)).dataset
     sources = source_steps.gather([(str(p), verbs.read(p)) for p in (more, helpful)], found, None, Watch())
     ground = divide(found)

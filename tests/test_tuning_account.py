@@ -7,16 +7,19 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
 from topwork import ladder, verbs  # noqa: E402
+from topwork.finetune import pace  # noqa: E402
 from topwork.ground import divide  # noqa: E402
 from topwork.store import tracking  # noqa: E402
 from topwork.types import Watch  # noqa: E402
 
-from .test_finetune import backbone, bench, one_thread, stripes  # noqa: E402, F401
+from .tuning import bench  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_facts_of_a_training(stripes, backbone, tmp_path):  # noqa: F811
+def test_facts_of_a_training(stripes, backbone, tmp_path):
     b = bench(stripes, "last_stages(2, epochs=2, batch=16)", backbone, run=tmp_path / "run")
-    plan = b.decide(float("inf"), 1).plan
+    plan = pace.decide(b, float("inf"), 1).plan
     trained = b.train(plan, b.ground.train, "on everything")
     rows = b.ground.train[:20]
     logits = b.logits(trained.model, rows)
@@ -40,19 +43,19 @@ def test_facts_of_a_training(stripes, backbone, tmp_path):  # noqa: F811
     assert all(stage["change"] == 0 for stage in still)
 
 
-def test_from_scratch_forgets_and_learns_for_longer(stripes, backbone):  # noqa: F811
+def test_from_scratch_forgets_and_learns_for_longer(stripes, backbone):
     b = bench(stripes, "scratch(batch=16)", backbone)
     assert (
-        b.decide(float("inf"), 1).plan.steps
-        == 4 * bench(stripes, "full(batch=16)", backbone).decide(float("inf"), 1).plan.steps
+        pace.decide(b, float("inf"), 1).plan.steps
+        == 4 * pace.decide(bench(stripes, "full(batch=16)", backbone), float("inf"), 1).plan.steps
     )
     b = bench(stripes, "scratch(batch=16, epochs=1)", backbone)
-    _, _, facts = b.shipped(b.train(b.decide(float("inf"), 1).plan, b.ground.train, "on everything"))
+    _, _, facts = b.shipped(b.train(pace.decide(b, float("inf"), 1).plan, b.ground.train, "on everything"))
     assert all(stage["moved"] == stage["tensors"] for stage in facts["stages"])
     assert min(stage["change"] for stage in facts["stages"]) > 0.9  # as far away as chance is: about sqrt(2)
 
 
-def test_a_climb_tells_its_trackers_of_every_training(stripes, backbone, tmp_path):  # noqa: F811
+def test_a_climb_tells_its_trackers_of_every_training(stripes, backbone, tmp_path):
     seen, said = {}, []
 
     class Book:

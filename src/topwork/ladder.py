@@ -141,7 +141,7 @@ def _check_tuning(spec: str, backbone: str) -> None:
     need_train(f"The step '{spec}'")
     from topwork import search
     from topwork.adaptation.graft import techniques
-    from topwork.finetune import stages_of
+    from topwork.finetune.frozen_part import stages_of
 
     if search.is_search(spec):
         if processes.count() > 1:

@@ -118,7 +118,7 @@ class Lesson:
                     ground, how, parts, start, deadline, run, seed, watch, extraction.get("engine", "auto")
                 )
             )
-            decided = bench.decide(deadline, 0)
+            decided = finetune.pace.decide(bench, deadline, 0)
             if isinstance(decided, str):
                 said = decided
                 continue

@@ -17,16 +17,10 @@ from topwork.adaptation.graft import Grafted, Scope, Tune, cross_entropy
 from topwork.errors import BadSetting, UnknownName
 from topwork.modalities.image_views import RECIPES
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 B, C = 8, 3
 MODEL = Grafted(nn.Flatten(), nn.Linear(4, C))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def batch(*views, targets=None, seed=0, multilabel=False, extras=None, count=B):

@@ -21,19 +21,13 @@ from topwork.nn.schedule import warm_cosine
 from topwork.store.runs import Run
 from topwork.types import Watch
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 N, S, C = 24, 8, 3
 X = np.random.default_rng(0).integers(0, 256, (N, S, S, 3), dtype=np.uint8)
 Y = np.arange(N) % C
 FEED = Feed(lambda rows, _: X[rows], Y, S, classes=(C,))
 PLAN = Plan(steps=12, batch=8, rate=1e-2, seed=5)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def small(*, norm=True):

@@ -15,6 +15,8 @@ from topwork.errors import BadSetting
 
 from ._tuned import CLASSES, FEATURES, SIDE, batch, changed, facts, step, tune
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 COUNTS = (60, 9, 3)
 DRAW = np.random.default_rng(0)
 Z = DRAW.normal(0, 2, (10, CLASSES))
@@ -32,14 +34,6 @@ class Flat(nn.Module):
 
     def forward(self, x):
         return x[:, 0, 0, :FEATURES] * self.scale
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def told(technique, targets, multilabel=False, z=Z):

@@ -14,13 +14,7 @@ from topwork.adaptation.pretraining.prototypical import Prototypical, nearest_me
 from topwork.adaptation.pretraining.reptile import Reptile
 from topwork.errors import BadSetting
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Line(torch.nn.Module):

@@ -24,13 +24,7 @@ from topwork.errors import BadSetting
 
 from ._tuned import CLASSES, FEATURES, SOURCES, STAGES, batch, changed, facts, images, step, trunk, tune
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def prepared(*parts, first=None, **known):

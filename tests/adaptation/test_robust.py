@@ -12,17 +12,11 @@ from topwork.adaptation.robust.adversarial import LIMITS, Adversarial, evaluatin
 from topwork.errors import BadSetting
 from topwork.nn.attack import withstands
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 B, C, S = 6, 2, 4
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.5)
 FACTS = Facts(3 * S * S, S, (C,), B, 10, mean=MEAN, std=STD)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def normalised(pixels):

@@ -15,13 +15,7 @@ timm = pytest.importorskip("timm")
 from topwork.backbones.architecture import Architecture  # noqa: E402
 from topwork.backbones.trunk import build  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def spoilt(network):

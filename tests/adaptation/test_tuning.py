@@ -19,16 +19,10 @@ timm = pytest.importorskip("timm")
 from topwork.backbones.trunk import TimmTrunk, export  # noqa: E402
 from topwork.nn.session import session  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 S, C = 32, 3
 STAGES = tuple((f"network.layer{k}",) for k in (1, 2, 3, 4))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def resnet():

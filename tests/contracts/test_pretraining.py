@@ -15,20 +15,14 @@ from topwork.modalities.image_views import RECIPES
 timm = pytest.importorskip("timm")
 from topwork.backbones.trunk import TimmTrunk  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = plugins.names(ROOM)
 N, S = 16, 32
 X = np.random.default_rng(0).integers(0, 256, (N, S, S, 3), dtype=np.uint8)
 TEACHER = np.random.default_rng(1).normal(size=(N, 7)).astype(np.float32)
 FEED = Feed(lambda rows, _: X[rows], np.arange(N) % 3, S, classes=(3,), extras={"teacher": TEACHER})
 PLAN = Plan(steps=2, batch=8, seed=1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=NAMES)

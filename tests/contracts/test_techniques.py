@@ -14,17 +14,11 @@ from topwork.errors import BadSetting
 
 from ..adaptation._tuned import CLASSES, FEATURES, batch, facts, images, step, trunk, tune
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LASTING = (TUNING, "adaptation.surgery")  # what they put in may stay in what is shipped
 CASES = [(room, name) for room in ROOMS for name in plugins.names(room)]
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=CASES, ids=[f"{room.rpartition('.')[2]}.{name}" for room, name in CASES])

@@ -9,16 +9,10 @@ import torch
 from topwork.modalities import image_operations as ops
 from topwork.modalities.image_operations import NARROW, OPERATIONS, WIDE, operate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 B, S = 5, 32
 LUMA_GAP = 3e-4  # torchvision rounds 0.299 to 0.2989
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pictures(count=B, side=S, seed=0):

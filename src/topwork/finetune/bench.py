@@ -1,0 +1,319 @@
+"""What the trainings of one tuned step share: items, views, the cache of the frozen part, and what comes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from topwork import processes
+from topwork.adaptation import Technique, loop
+from topwork.adaptation import probe as probes
+from topwork.adaptation.feed import Feed
+from topwork.adaptation.graft import Grafted, Scope, Tune
+from topwork.backbones.source_head import source_head
+from topwork.backbones.stages import Stages
+from topwork.backbones.tuned import Tuned, checksum, movement
+from topwork.data.split import keep_together
+from topwork.data.split.kfold import folds as make_folds
+from topwork.errors import BadSetting
+from topwork.evaluation.calibrate import activate
+from topwork.features import boundary, contents
+from topwork.features.frames import Frames, frames
+from topwork.finetune import frozen_part, views
+from topwork.finetune.pace import BATCH, check_time
+from topwork.ground import Ground, Rows
+from topwork.store.runs import Run
+from topwork.tasks.classification import checked, hits, item_losses
+from topwork.types import Backbone, Choice, Head, Probe, Watch, digest
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a tuned step begins with: the frozen probe of the same backbone."""
+
+    backbone: Backbone
+    x: Callable[[Rows], NDArray[np.float32]]  # its frozen features
+    probe: Probe
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A training's result: the whole trunk, and the model that shares its weights."""
+
+    trunk: nn.Module
+    model: Grafted
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Everything that the trainings of one step share."""
+
+    ground: Ground
+    spec: str
+    parts: tuple[Technique, ...]
+    start: Start
+    images: Frames
+    feed: Feed
+    below: int  # layers that are frozen and cached
+    cached: boundary.Stored | None
+    device: str
+    run: Path | None
+    seed: int
+    watch: Watch
+    said: tuple[Choice, ...]
+    beside: Rows | None = None  # rows of other sources, learnt from in every training
+    own: float = 1.0  # share of the items shown that are not those
+    curves: dict[str, Any] = field(default_factory=dict)  # losses of every training that is over
+    asked: list[dict[str, Any]] = field(default_factory=list)  # how the folds' models did on what was left out
+
+    @classmethod
+    def of(
+        cls,
+        ground: Ground,
+        spec: str,
+        parts: Sequence[Technique],
+        start: Start,
+        deadline: float,
+        run: Path | None,
+        seed: int,
+        watch: Watch,
+        engine: str,
+    ) -> Bench:
+        """Decode, find the boundary, and fill its cache."""
+        scope, dataset, card = parts[0], ground.dataset, start.backbone.card
+        assert isinstance(scope, Scope)
+        p, found = card.preprocess, contents.distinct(dataset)
+        images = frames(dataset, found, p.resize_px, progress=watch.progress, like=p)
+        recipes = views.recipes(p)
+        targets = dataset.targets()
+        feed = Feed(
+            lambda rows, _: images(rows), targets if dataset.multilabel else targets.astype(np.int64), p.crop_px,
+            classes=(len(dataset.labels),), mean=p.mean, std=p.std, recipes=recipes, width=card.features,
+            source_head=_source_head(start) if any(part.needs_source_head for part in parts) else None,
+        )  # fmt: skip
+        device = os.environ.get("TOPWORK_DEVICE") or _device()
+        named = next((v for v in (getattr(part, "view", None) for part in parts) if v), None)
+        chosen = Choice("views", named, "as asked") if named else views.choose(ground, start, images, feed, seed)
+        watch.say(str(chosen))
+        check_time(deadline)
+        trunk, view = start.backbone.module(), chosen.value
+        below, cached, said = 0, None, [chosen]
+        stages = frozen_part.stages_of(trunk, p.crop_px, scope)
+        if stages is not None:
+            below = scope.boundary(stages.shares)
+        if below and stages is not None:
+            cached, choice = frozen_part.cache(
+                stages, below, images, feed, view, start.backbone, scope, device, engine, seed, deadline, watch
+            )
+            said.append(choice)
+            feed = dataclasses.replace(feed, stored=cached) if cached else feed
+        return cls(
+            ground, spec, tuple(parts), start, images, feed, below, cached, device, run, seed, watch, tuple(said)
+        )
+
+    @property
+    def readable(self) -> Rows:
+        """Rows whose image could be decoded."""
+        return np.flatnonzero(self.images.index >= 0)
+
+    @property
+    def scope(self) -> Scope:
+        """What may learn, and how."""
+        scope = self.parts[0]
+        assert isinstance(scope, Scope)
+        return scope
+
+    def trunk(self) -> nn.Module:
+        """A fresh trunk, or what of it lies above the boundary."""
+        return self._fresh()[1]
+
+    def _fresh(self) -> tuple[nn.Module, nn.Module]:
+        """A fresh trunk, and what of it is trained; they share their weights."""
+        trunk = self.start.backbone.module()
+        if self.cached is None:
+            return trunk, trunk
+        return trunk, Stages.of(trunk, self.feed.size_px).cut(self.below)[1]
+
+    def method(self, rows: Rows) -> Tune:
+        """The techniques, from a head that was solved on these rows alone."""
+        head = self._head(rows)
+        views = (next(c.value for c in self.said if c.name == "views"),)
+        stages = frozen_part.stages_of(self.start.backbone.module(), self.feed.size_px, self.parts[0])
+        names, shares = (stages.names, stages.shares) if stages else ((), ())
+        if self.cached is not None and stages is not None:
+            kept = set(stages.layers[self.below :])
+            names, shares = tuple(tuple(n for n in stage if n in kept) for stage in names), ()
+            names = tuple(stage for stage in names if stage)
+        return Tune(self.parts, head.arrays["weight"], head.arrays["bias"], names, shares, views)
+
+    def _head(self, rows: Rows) -> Head:
+        scope, C = self.scope, len(self.ground.dataset.labels)
+        if scope.head == "new":
+            weight = np.zeros((self.start.x(rows[:1]).shape[1], C), np.float32)
+            return Head("linear", {"weight": weight, "bias": np.zeros(C, np.float32)})
+        spec = self.start.probe.head.method
+        spec = spec if self.start.probe.head.kind == "linear" else "logistic"
+        y, dataset = self.ground.dataset.targets()[rows], self.ground.dataset
+        inner = make_folds(y, keep_together(dataset)[rows], 5, self.seed)
+        best, _ = probes.choose(self.start.x(rows), y, inner, C, methods=(spec,))
+        return best.head
+
+    def feed_of(self, rows: Rows) -> Feed:
+        """What of these rows is learnt from, and what of other sources."""
+        own = np.intersect1d(rows, self.readable)
+        return dataclasses.replace(self.feed, chosen=own if self.beside is None else np.union1d(own, self.beside))
+
+    def _without(self, shown: Rows) -> Rows:
+        """Those that are not of other sources."""
+        return shown if self.beside is None else np.setdiff1d(shown, self.beside)
+
+    def train(self, plan: loop.Plan, rows: Rows, name: str) -> Trained:
+        """One training, from where it was left."""
+        feed, judge = self.feed_of(rows), None
+        if self.scope.patience:
+            feed, judge = self._judged(feed)
+        own = self._without(feed.chosen)  # type: ignore[arg-type]
+        steps = max(1, round(plan.steps * len(own) / len(np.intersect1d(self.ground.train, self.readable))))
+        plan = dataclasses.replace(plan, steps=steps)
+        whole, trained = self._fresh()
+        method = self.method(own)
+        stage = f"{self.spec.partition('(')[0].partition('+')[0].strip()} {name}"
+        with self.remembered(name, {"plan": dataclasses.asdict(plan), "rows": digest(rows.tolist())}) as run:
+            model = loop.train(trained, [method], feed, plan, run, self.watch, judge, stage, lines=1)
+            if run is not None:
+                self.curves[name] = run.curves()
+        assert isinstance(model, Grafted)
+        if whole is not trained:  # layers that were replaced in the upper part are replaced in the whole
+            own = dict(trained.named_modules())  # without means that moved below the boundary
+            for layer in {layer for stage in method.stages for layer in stage if layer in own}:
+                whole.set_submodule(layer, own[layer])
+        return Trained(whole, model)
+
+    def note(self, name: str, rows: Rows, logits: NDArray[np.float32]) -> None:
+        """How a fold's model did on the items that it had not seen."""
+        y, several = self.ground.dataset.targets()[rows], self.ground.dataset.multilabel
+        p, y = checked(activate(logits, several), y, several)
+        right, loss = hits(p, y).mean(), item_losses(p, y).mean()
+        self.asked.append({"name": name, "items": len(rows), "accuracy": float(right), "log_loss": float(loss)})
+
+    def _judged(self, feed: Feed) -> tuple[Feed, loop.Judge]:
+        """A tenth of the items is kept aside, and their log loss says when to stop."""
+        rows, dataset = feed.chosen, self.ground.dataset
+        assert rows is not None
+        y = dataset.targets()
+        tenth = make_folds(y[rows], keep_together(dataset)[rows], 10, self.seed) == 0
+        aside = rows[tenth]
+
+        def measure(model: nn.Module) -> float:
+            assert isinstance(model, Grafted)
+            return float(item_losses(activate(self.logits(model, aside), dataset.multilabel), y[aside]).mean())
+
+        chosen = dataclasses.replace(feed, chosen=rows[~tenth])
+        every = max(1, math.ceil(len(chosen.chosen) / (self.scope.batch or BATCH)))  # type: ignore[arg-type]
+        return chosen, loop.Judge(measure, every, self.scope.patience)
+
+    @contextlib.contextmanager
+    def remembered(self, name: str, settings: dict[str, Any]) -> Iterator[Run | None]:
+        """Where a training of these settings keeps its checkpoints."""
+        folder = self.run
+        if folder is None:
+            yield None
+            return
+        card = self.start.backbone.card
+        whole = {"spec": self.spec, "backbone": card.key, "images": self.images.key, "name": name, **settings,
+                 "targets": digest(self.ground.dataset.table["target"].to_pylist()), "seed": self.seed}  # fmt: skip
+        if self.beside is not None:
+            whole["beside"] = digest(self.feed.targets[self.beside].tolist())
+        opened: list[Run] = []
+        processes.decided(
+            lambda: opened.append(Run(folder / f"{name.replace(' ', '-')}-{digest(whole)}", whole))
+        )  # the first keeps it; the others take from it what it remembers
+        with opened[0] if opened else contextlib.nullcontext() as run:
+            yield run
+
+    @torch.no_grad()
+    def logits(self, model: Grafted, rows: Rows) -> NDArray[np.float32]:
+        """(len(rows), C) without augmentation."""
+        model.eval()
+        parts = [np.zeros((0, len(self.ground.dataset.labels)), np.float32)]
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            parts.append(model(*self.plain(some)).logits.float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def plain(self, rows: Rows) -> list[Tensor]:
+        """What goes into the trained part, without augmentation."""
+        if self.cached is not None:
+            return [torch.from_numpy(x).to(self.device) for x in self.cached.plain(rows)]
+        return [views.shown(self.images, self.feed, rows, 0, "plain", self.seed).to(self.device)]
+
+    def shipped(self, trained: Trained) -> tuple[Tuned, Head, dict[str, Any]]:
+        """The backbone, its head, and what was proven about the weights."""
+        before = self.start.backbone.module()
+        trunk, model = trained.trunk, trained.model
+        shipped = trunk if isinstance(model.neck, nn.Identity) else nn.Sequential(trunk, model.neck)
+        head = Head(
+            "linear",
+            {
+                "weight": np.ascontiguousarray(model.head.weight.detach().cpu().numpy().T),
+                "bias": model.head.bias.detach().cpu().numpy().copy(),
+            },
+            activation="sigmoid" if self.ground.dataset.multilabel else "softmax",
+            method=self.spec,
+        )
+        stages = frozen_part.stages_of(trunk, self.feed.size_px, self.parts[0])
+        tuned = Tuned.of(self.start.backbone.card, shipped, model.head.in_features, self.spec)
+        facts = {
+            "spec": self.spec,
+            "choices": {c.name: c.value for c in self.said},
+            "proofs": proofs(before, trunk, self._frozen(trunk)),
+            "stages": movement(before, trunk, stages.names if stages else [(n,) for n, _ in trunk.named_children()]),
+            "curves": dict(self.curves),
+            "folds": list(self.asked),
+        }
+        return tuned, head, facts
+
+    def _frozen(self, trunk: nn.Module) -> list[str]:
+        """Names of the layers that must not have moved."""
+        stages = frozen_part.stages_of(trunk, self.feed.size_px, self.parts[0])
+        return list(stages.layers[: self.below]) if stages else []
+
+
+def proofs(before: nn.Module, after: nn.Module, frozen: Sequence[str]) -> dict[str, Any]:
+    """What moved and what did not: tensors of frozen layers bit by bit, and how many of the others changed."""
+    old, new = before.state_dict(), after.state_dict()
+    still = [name for name in old if any(name.startswith(f"{layer}.") for layer in frozen)]
+    moved = [name for name in still if not torch.equal(old[name].cpu(), new[name].cpu())]
+    if moved:
+        raise BadSetting(f"Frozen weights have moved: {', '.join(moved[:3])}. This must not happen; please report it")
+    free = [name for name in old if name not in set(still) and name in new]
+    changed = [name for name in free if not torch.equal(old[name].cpu(), new[name].cpu())]
+    return {
+        "frozen": len(still),
+        "frozen_moved": 0,
+        "free": len(free),
+        "free_moved": len(changed),
+        "weights": checksum(after),
+    }
+
+
+def _source_head(start: Start) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """The classifier that the backbone was pretrained with, where its file still holds it."""
+    width = start.backbone.card.features
+    return source_head(start.backbone, width) if width else None
+
+
+def _device() -> str:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found.type if found else "cpu"
