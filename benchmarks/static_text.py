@@ -135,7 +135,7 @@ def load_teacher(folder: Path) -> Callable[[Sequence[str]], np.ndarray]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))
     from bundled_text import Teacher, framed  # type: ignore[import-not-found]
 
-    from topwork.modalities.text import WordPiece
+    from topwork.modalities.wordpiece import WordPiece
 
     teacher = Teacher(folder)
     wordpiece = WordPiece.of((folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n"))

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from topwork.modalities.text import UNKNOWN, WordPiece
+from topwork.modalities.wordpiece import UNKNOWN, WordPiece
 from topwork.nn.static_embedding import Reading, pack, pool, principal, regress, shares, sif, unpack
 from topwork.store.weights import sha256
 from topwork.types import digest

@@ -85,12 +85,13 @@ class Dataset:
     """Items and their targets: an Arrow table with the history that made it. Never changed in place.
 
     Columns of `table`:
-      item     string            path relative to `root` (or absolute)
+      item     string            path relative to `root` (or absolute); a text's file and line: "reviews.csv line 12"
+      text     string            of texts only; two that belong together have modalities.text.PAIR between them
       target   int32             index into `labels`; multi-label: list<int32>; null: not labelled
       split    dictionary<string>  "train", "val", "test" or null (not assigned yet)
       group    string            optional: items of one group stay on one side of a split
-      content  binary(16)        added by `inspect`: BLAKE2b-128 of the file's bytes
-      twin     int32             added by `inspect`: same number = same picture (exact or near duplicate)
+      content  binary(16)        added by `inspect`: BLAKE2b-128 of the file's bytes, or of the text in UTF-8
+      twin     int32             added by `inspect`: same number = same picture or text (exact or near duplicate)
     """
 
     table: pa.Table
@@ -101,6 +102,7 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()  # what was guessed, said aloud
     history: tuple[str, ...] = ()  # one line per stage that it went through
+    modality: str = "image"  # or "text"
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -120,6 +122,10 @@ class Dataset:
     def paths(self) -> list[str]:
         """Where all items lie, in row order."""
         return [os.path.join(self.root, item) for item in self.table["item"].to_pylist()]
+
+    def inputs(self) -> list[str]:
+        """What a model is asked with, in row order: paths of images, or the texts themselves."""
+        return self.table["text"].to_pylist() if self.modality == "text" else self.paths()
 
     def targets(self) -> NDArray[Any]:
         """(N,) int32 class indices (-1: not labelled); multi-label: (N, C) bool."""
@@ -215,7 +221,11 @@ class Card:
 
 
 class Backbone(Protocol):
-    """A pretrained trunk that maps normalised pixels to features."""
+    """A pretrained trunk that maps normalised pixels to features.
+
+    One of texts also has `reader` (modalities.text.Reader), and its graph and module map what that gives:
+    ids int64 (W, L), weights float32 (W, L), 0 where a window has ended -> features float32 (W, D).
+    """
 
     @property
     def card(self) -> Card:
@@ -238,7 +248,7 @@ class Backbone(Protocol):
 class Features:
     """What a frozen trunk sees: row i of `x` belongs to row `rows[i]` of the dataset."""
 
-    x: NDArray[np.float32]  # (N, D)
+    x: Any  # (N, D) float32; n-grams: a scipy.sparse.csr_array
     rows: NDArray[np.int64]  # (N,)
     key: str  # Card.key and engine
     engine: str  # "onnxruntime 1.31 CPU, 2 threads"

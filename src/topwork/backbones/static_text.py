@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from topwork.backbones.card_json import checked_hash, inside, read_json
 from topwork.errors import BadData, BadSetting, BadWeights
-from topwork.modalities.text import WordPiece
+from topwork.modalities.wordpiece import WordPiece
 from topwork.nn.static_embedding import Reading, read, unpack
 from topwork.store import weights
 from topwork.types import Card, Preprocess

@@ -1,129 +1,97 @@
-"""Text to numbered pieces: normalise as uncased BERT does, then WordPiece.
+"""A text as numbers: what every reader gives and every text graph takes.
 
-    "It's Québécois!"  --normalise-->  " it ' s quebecois ! "  --split-->  it | ' | s | quebecois | !
-    "quebecois"        --WordPiece-->  quebec | ##ois            longest piece of the vocabulary first, from the left
+    "What a film!"  --reader-->  ids, weights (T,)  --padded, in batches-->  ids int64 (W, L), weights float32 (W, L)
 
-Normalising looks at one character at a time, so it is a table: control characters, NUL, lone surrogates and U+FFFD
-vanish, white space becomes a blank, a Chinese character or a punctuation mark stands alone, the rest is decomposed
-(NFD), loses its accents (category Mn) and its case. A word that cannot be cut, or has over 100 characters, is [UNK].
+    pieces   words in pieces, one row of a table each            `wordpiece.py`, static embeddings, no torch
+    tokens   a tokenizer.json, special tokens and windows        `tokens.py`, transformers; weights 1, padding 0
+    ngrams   character and word n-grams of a fitted vocabulary   `ngrams.py`, weights are TF-IDF
 
-Devlin et al., BERT, 2019; Wu et al., Google's Neural Machine Translation System, 2016 (WordPiece). Words seen once are
-looked up afterwards, which is what makes it fast: language repeats itself.
+A text that is longer than a reader's window is several windows, whose features are averaged; the reader says which
+texts those were, and which lost their end. A pair of texts is one string with PAIR between them.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.errors import BadData, BadSetting
-
-UNKNOWN = "[UNK]"
-CONTINUES = "##"  # a piece that does not begin a word
-LONGEST_WORD = 100  # characters; what is longer is no word
-KNOWN_WORDS = 200_000  # words kept with their pieces; about 30 MB at the most
-
-_CHINESE = (
-    (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F), (0x2B920, 0x2CEAF),
-    (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
-)  # fmt: skip
-_ASCII_MARKS = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
-
-
-class _Table(dict[int, str]):
-    """Character -> what stands for it; filled as characters are met."""
-
-    def __missing__(self, code: int) -> str:
-        self[code] = meant = _normal(chr(code))
-        return meant
-
-
-_TABLE = _Table()
-
-
-def normalise(text: str) -> str:
-    """A text as the vocabulary wants it: blanks between words and marks, no accents, no case."""
-    return text.translate(_TABLE)
-
-
-def _normal(char: str) -> str:
-    if char in "\t\n\r":
-        return " "
-    if char == "\ufffd" or unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs"):
-        return ""
-    if char.isspace():
-        return " "
-    plain = (c for c in unicodedata.normalize("NFD", char) if unicodedata.category(c) != "Mn")
-    low = "".join(f" {c} " if _is_mark(c) else c for c in "".join(plain).lower())
-    return f" {low} " if any(first <= ord(char) <= last for first, last in _CHINESE) else low
-
-
-def _is_mark(char: str) -> bool:
-    return char in _ASCII_MARKS or unicodedata.category(char)[0] == "P"
+PAIR = "\x1e"  # record separator: no text holds it
+READER = "reader.json"  # in an artefact: {"kind": ..., options}
 
 
 @dataclass(frozen=True, eq=False)
-class WordPiece:
-    """Texts to piece numbers, under one vocabulary. Instances may be shared between threads."""
+class Tokens:
+    """Windows of numbers one after the other: window w has ids[ends[w]:ends[w + 1]]."""
 
-    vocabulary: Mapping[str, int]  # piece -> number; pieces inside words begin with ##
-    known: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)  # word -> pieces, as met
+    ids: NDArray[np.int32]  # (T,)
+    weights: NDArray[np.float32] | None  # (T,); None: all 1
+    ends: NDArray[np.int64]  # (W + 1,)
+    owner: NDArray[np.int64]  # (W,) text of every window, ascending; every text has one at least, perhaps empty
+    cut: NDArray[np.bool_]  # (N,) texts of which something could not be read, because they are too long
 
-    @classmethod
-    def of(cls, pieces: Sequence[str]) -> WordPiece:
-        """The pieces in the order of their numbers; BadSetting where one is missing, empty or there twice."""
-        vocabulary = {piece: number for number, piece in enumerate(pieces)}
-        if len(vocabulary) != len(pieces) or "" in vocabulary or UNKNOWN not in vocabulary:
-            raise BadSetting(
-                f"A vocabulary of {len(pieces):,} pieces, {len(vocabulary):,} of them different. Expected each once, "
-                f"none empty, and {UNKNOWN} among them"
-            )
-        return cls(vocabulary)
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(W,)"""
+        return np.diff(self.ends)
 
-    def words(self, text: str) -> list[str]:
-        """The words and marks of one text."""
-        return normalise(text).split()
+    def padded(self, windows: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """ids and weights (len(windows), L) of some windows, L the longest of them and at least 1; the rest is 0."""
+        lengths = self.lengths[windows]
+        L = max(1, int(lengths.max(initial=0)))
+        ids, weights = np.zeros((len(windows), L), np.int64), np.zeros((len(windows), L), np.float32)
+        inside = np.arange(L) < lengths[:, None]  # (B, L)
+        at = (self.ends[windows][:, None] + np.arange(L))[inside]
+        ids[inside] = self.ids[at]
+        weights[inside] = 1 if self.weights is None else self.weights[at]
+        return ids, weights
 
-    def pieces(self, word: str) -> tuple[int, ...]:
-        """Numbers of the pieces of one normalised word: the longest first piece, then the longest that continues."""
-        if len(word) > LONGEST_WORD:
-            return (self.vocabulary[UNKNOWN],)
-        found, start, prefix = [], 0, ""
-        while start < len(word):
-            for stop in range(len(word), start, -1):
-                number = self.vocabulary.get(prefix + word[start:stop])
-                if number is not None:
-                    break
-            else:
-                return (self.vocabulary[UNKNOWN],)
-            found.append(number)
-            start, prefix = stop, CONTINUES
-        return tuple(found)
 
-    def encode(self, texts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Numbers of all pieces one after the other (T,), and where each text begins and the last one ends (N + 1,)."""
-        known, flat, ends = self.known, list[int](), [0]
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise BadData(f"Text {row} is of type {type(text).__name__}. Expected str; write '' for an empty text")
-            words = text.translate(_TABLE).split()
-            try:
-                found = [known[word] for word in words]
-            except KeyError:
-                found = [known.get(word) or self._learn(word) for word in words]
-            flat.extend(chain.from_iterable(found))
-            ends.append(len(flat))
-        return np.array(flat, np.int32), np.array(ends, np.int64)
+class Reader(Protocol):
+    """Texts to numbers; may be shared between threads."""
 
-    def _learn(self, word: str) -> tuple[int, ...]:
-        found = self.pieces(word)
-        if len(self.known) >= KNOWN_WORDS:
-            self.known.clear()
-        if len(word) <= LONGEST_WORD:
-            self.known[word] = found
-        return found
+    kind: str  # "pieces", "tokens", "ngrams": how `open_reader` finds it again
+
+    def read(self, texts: Sequence[str]) -> Tokens:
+        """BadData where one is no text."""
+        ...
+
+    def files(self) -> Mapping[str, bytes]:
+        """What an artefact keeps so that it reads alike: READER and the files it names. Nothing in them executes."""
+        ...
+
+
+def open_reader(files: Mapping[str, bytes]) -> Reader:
+    """The reader that `files()` came from; BadWeights where they are damaged, MissingExtra where a library is."""
+    import json
+
+    from topwork.errors import BadWeights
+
+    try:
+        facts = json.loads(files[READER])
+        kind = facts["kind"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise BadWeights(f"{READER} is missing or damaged: {error}. Fit again") from error
+    if kind == "pieces":
+        from topwork.modalities.wordpiece import WordPiece as Kind
+    elif kind == "tokens":
+        from topwork.modalities.tokens import TokenReader as Kind
+    elif kind == "ngrams":
+        from topwork.modalities.ngrams import NgramReader as Kind
+    else:
+        raise BadWeights(f"{READER} names a reader '{kind}'. Expected pieces, tokens or ngrams; upgrade topwork")
+    return Kind.of_files(files)
+
+
+def buckets(lengths: NDArray[np.int64], tokens: int, most: int = 64) -> Iterator[NDArray[np.int64]]:
+    """Windows in batches of like length, longest first: at most `tokens` numbers with padding, `most` windows."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        longest = max(1, int(lengths[order[start]]))
+        size = int(np.clip(tokens // longest, 1, most))
+        yield order[start : start + size]
+        start += size

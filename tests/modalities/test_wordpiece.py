@@ -11,7 +11,7 @@ import pytest
 
 from topwork.errors import BadData, BadSetting
 from topwork.modalities import text
-from topwork.modalities.text import WordPiece, normalise
+from topwork.modalities.wordpiece import WordPiece, normalise
 
 PIECES = ["[UNK]", "un", "##aff", "##able", "want", "##ed", "runn", "##ing", "a", "b", "##b", "naive", "!", "的", "是"]
 
