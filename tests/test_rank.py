@@ -75,7 +75,7 @@ def test_limits_leave_out_what_breaks_them_before_it_costs_anything(photos, monk
     slow = {"bundled": Latency(0.5, 0.5, 10), "bundled:pixels": Latency(0.001, 0.001, 10)}
     monkeypatch.setattr(choosing, "measure", lambda backbone, _: slow[backbone.card.spec])
     found = verbs.rank(photos, backbones=BOTH, max_latency="20ms")
-    assert found["left_out"] == [{"item": "bundled", "reason": "500.0 ms an image, the limit is 20 ms (--max-latency)"}]
+    assert found["left_out"] == [{"item": "bundled", "reason": "500.0 ms an item, the limit is 20 ms (--max-latency)"}]
     with pytest.raises(BadSetting, match="No backbone is left"):
         verbs.rank(photos, backbones=BOTH, max_latency="0.1ms")
 

@@ -33,9 +33,9 @@ from topwork.nn.principal import remembered
 from topwork.ranking.probe import Probe
 from topwork.shortlist import Limits, available, beyond_card, late, prior_of
 from topwork.store import Store
-from topwork.types import VERSION, Backbone, Choice, Dataset, Features, Metric, Predictions, Skipped, Watch
+from topwork.types import DEFAULTS, VERSION, Backbone, Choice, Dataset, Features, Metric, Predictions, Skipped, Watch
 
-SAMPLE = 1000  # images
+SAMPLE = 1000  # items
 LEAST = 20  # below that nothing can be said
 FOLDS, REPEATS = 5, 2
 ALIKE = 0.03  # candidates whose evidence differs by less say nothing about its scale
@@ -86,7 +86,7 @@ class Ranking:
         """Why this one, how sure, and what the next would cost: one line."""
         at, other = self.best.pick, self.runner_up
         accuracy = self.pick.metrics["accuracy"]
-        said = f"{100 * accuracy.value:.1f} % right on {len(self.sample):,} images, cross-validated"
+        said = f"{100 * accuracy.value:.1f} % right on {len(self.sample):,} items, cross-validated"
         if other is None or self.difference is None:
             return f"{said}; nothing else was measured"
         d, low, high = (100 * value + 0.0 for value in self.difference)
@@ -243,23 +243,23 @@ def choose_for_fit(
 
     Without held-out items the score will come from the same items that the choice was made on, and the reason says so.
     """
-    bundled = "needs no download and no torch; name another with --backbone"
-    specs = available(pixels=False)
+    bundled, usual = "needs no download and no torch; name another with --backbone", DEFAULTS[dataset.modality]
+    specs = available(pixels=False, modality=dataset.modality)
     if len(specs) < 2:
-        return Choice("backbone", "bundled", bundled)
+        return Choice("backbone", usual, bundled)
     now = time.monotonic()
     share = now + SHARE * (deadline - now)
     try:
         found = survey(dataset, specs, store, named=False, scores=("probe", *AGREEING), share=share, deadline=deadline,
                        watch=watch, **extraction)  # fmt: skip
     except (BadData, BadSetting) as error:
-        return Choice("backbone", "bundled", f"not ranked against {len(specs) - 1} other(s): {error}")
+        return Choice("backbone", usual, f"not ranked against {len(specs) - 1} other(s): {error}")
     if len(found.candidates) == 1:
         why = "; ".join(f"{s.item} left out: {s.reason}" for s in found.left_out)
-        return Choice("backbone", found.pick.spec, f"{bundled} ({why})" if found.pick.spec == "bundled" else why)
+        return Choice("backbone", found.pick.spec, f"{bundled} ({why})" if found.pick.spec == usual else why)
     why = f"{found.reason} ({len(found.candidates)} measured; --backbone names one)"
     if not held_out:
-        why += ". Cross-validation measures the model on the same images, so its score flatters it a little"
+        why += ". Cross-validation measures the model on the same items, so its score flatters it a little"
     return Choice("backbone", found.pick.spec, why)
 
 
@@ -281,18 +281,18 @@ def _measure_one(
 ) -> Measured | str:
     """All about one candidate, or why it is left out."""
     clock = [time.monotonic()]
-    backbone = find(spec, "image")
+    backbone = find(spec, sample.modality)
     latency = measure(backbone, store)
     if latency.bytes > limits.bytes:
         return f"{latency.bytes / 1e6:.1f} MB, the limit is {limits.bytes / 1e6:g} MB (--max-size)"
     if latency.single > limits.latency_seconds:
         ms = (latency.single * 1000, limits.latency_seconds * 1000)
-        return f"{ms[0]:.1f} ms an image, the limit is {ms[1]:g} ms (--max-latency)"
+        return f"{ms[0]:.1f} ms an item, the limit is {ms[1]:g} ms (--max-latency)"
     clock.append(time.monotonic())
     if others and clock[-1] + latency.batch * len(sample) > share:
         return f"its features of the sample would take about {latency.batch * len(sample):,.0f} s (--budget)"
     if others and clock[-1] + latency.batch * items > deadline:
-        return f"a pass over all images would take about {latency.batch * items:,.0f} s (--budget)"
+        return f"a pass over all items would take about {latency.batch * items:,.0f} s (--budget)"
     features = extract(sample, backbone, store, progress=watch.progress, **extraction)
     clock.append(time.monotonic())
     y, parts = labels[features.rows], [one[features.rows] for one in folds]
@@ -376,7 +376,7 @@ def _said(z: NDArray[np.float32], y: NDArray[Any]) -> Predictions:
 def _line(one: Measured) -> str:
     accuracy = one.metrics["accuracy"]
     return (
-        f"{one.spec}: accuracy {accuracy} on the sample, {1000 * one.latency.single:.1f} ms an image, "
+        f"{one.spec}: accuracy {accuracy} on the sample, {1000 * one.latency.single:.1f} ms an item, "
         f"{one.features.computed:,} forward passes in {one.seconds['extract']:.1f} s"
     )
 

@@ -1,5 +1,7 @@
 """The climb: majority class -> raw pixels -> frozen probe -> last stages -> everything, each kept only where it pays.
 
+Of texts: majority class -> n-grams -> frozen probe -> tuned encoder.
+
 Every step is a backbone and a head, so all of them are compared, exported and proven in the same way. Up to the probe
 the backbone is frozen and the head is solved on its cached features; a tuned step (`finetune.py`) changes the backbone,
 beginning from that probe, and trains on everything only after its folds have shown that it pays. The choice between
@@ -45,6 +47,11 @@ LEVEL = 0.05  # of the one-sided tests
 SLICES = (32, 32, 160)  # images: one slice pays for opening the backbone, the difference of the others is the pace
 SAMPLED = sum(SLICES)
 AUTO = ("majority", "pixels", "probe", "last_stages", "lp_ft")
+AUTO_TEXT = ("majority", "ngrams", "probe", "last_stages", "lp_ft")
+SIMPLE = {  # steps that have a backbone of their own: which one, and how its head is solved
+    "image": {"majority": ("bundled:pixels", "majority"), "pixels": ("bundled:pixels", "logistic")},
+    "text": {"majority": ("bundled:text_small", "majority"), "ngrams": ("bundled:ngrams", "sparse_logistic")},
+}
 TUNING = "adaptation.tuning"
 
 
@@ -98,20 +105,23 @@ class Climb:
     best: Rung
 
 
-def plan(steps: str | Sequence[str], backbone: str) -> tuple[Plan, ...]:
+def usual(modality: str) -> tuple[str, ...]:
+    """The steps of `--steps auto`."""
+    return AUTO_TEXT if modality == "text" else AUTO
+
+
+def plan(steps: str | Sequence[str], backbone: str, modality: str = "image") -> tuple[Plan, ...]:
     """Turn `--steps` into plans.
 
     A probe by name, e.g. `logistic(l2=0.1)`, is a probe step solved in that way; what begins with a name of tuning/,
     e.g. `last_stages(1) + l2_sp`, changes the backbone. Raises BadSetting or UnknownName before any work begins.
     """
-    wanted = AUTO if steps == "auto" else tuple(_split(steps) if isinstance(steps, str) else steps)
+    auto = usual(modality)
+    wanted = auto if steps == "auto" else tuple(_split(steps) if isinstance(steps, str) else steps)
     if not wanted:
-        raise BadSetting(f"--steps is empty. Expected auto, or some of: {', '.join(AUTO)}, or a probe such as logistic")
-    known = {
-        "majority": Plan("majority", "bundled:pixels", ("majority",)),
-        "pixels": Plan("pixels", "bundled:pixels", ("logistic",)),
-        "probe": Plan("probe", backbone, ("auto",)),
-    }
+        raise BadSetting(f"--steps is empty. Expected auto, or some of: {', '.join(auto)}, or a probe such as logistic")
+    known = {name: Plan(name, trunk, (method,)) for name, (trunk, method) in SIMPLE[modality].items()}
+    known["probe"] = Plan("probe", backbone, ("auto",))
     plans = []
     for spec in wanted if steps != "auto" else without_torch(wanted):
         tuned = spec.partition("+")[0].partition("(")[0].strip() in (*plugins.names(TUNING), "search")
@@ -184,7 +194,7 @@ def climb(
 
     for number, one in enumerate(plans):
         began = time.monotonic()
-        backbone = find(one.backbone)
+        backbone = _found(one, ground)
         if one.tuned or one.lesson:
             if best is not None and so_far is not None and told != len(rungs):
                 so_far(Climb(tuple(rungs), tuple(steps), best))
@@ -222,7 +232,8 @@ def climb(
             if pays and one.lesson and not one.tuned:
                 after[one.backbone] = rung
         else:
-            sample = [] if one.required else _sample(ground.dataset, backbone, store, deadline, extraction)
+            hurry = not one.required and one.backbone != "bundled:ngrams"  # they are counted faster than a sample
+            sample = _sample(ground.dataset, backbone, store, deadline, extraction) if hurry else []
             wait = processes.decided(lambda taken=sample: _too_long(taken, len(ground.dataset), deadline))
             if wait is not None:
                 steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, wait))
@@ -239,6 +250,13 @@ def climb(
         best = rung if pays else best
     assert best is not None  # the first step is always required
     return Climb(tuple(rungs), tuple(steps), best)
+
+
+def _found(one: Plan, ground: Ground) -> Backbone:
+    """The backbone; one without weights is fitted to the training items, without their labels."""
+    backbone = find(one.backbone)
+    fitted = getattr(backbone, "fitted", None)
+    return fitted(ground.dataset.take(ground.train).inputs()) if fitted else backbone
 
 
 def _tuned(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from topwork.backbones import catalogue, find
 from topwork.errors import BadSetting
 from topwork.store import weights
-from topwork.types import Backbone
+from topwork.types import DEFAULTS, Backbone
 
 FIRST_EXPORT_SECONDS = 30.0  # loading torch and writing a graph; on a busy machine more
 PERCENT_PER_DECADE = 9.0  # of ImageNet top-1 for ten times the multiply-adds, where top-1 is not known
@@ -43,11 +43,12 @@ def seconds_of_latency(text: str | float) -> float:
     return float(match[1]) * (0.001 if match[2] == "ms" else 1)
 
 
-def available(pixels: bool = True) -> tuple[str, ...]:
-    """Specs of the image backbones that need no download, cheapest first; read from cards, nothing is opened."""
-    entries = [entry for entry in catalogue.here() if entry.modality == "image"]
-    ordered = sorted(entries, key=lambda e: (e.spec != "bundled", e.multiply_adds or math.inf, e.bytes or math.inf))
-    return (*(("bundled:pixels",) if pixels else ()), *(entry.spec for entry in ordered))
+def available(pixels: bool = True, modality: str = "image") -> tuple[str, ...]:
+    """Specs of the backbones that need no download, cheapest first; read from cards, nothing is opened."""
+    entries = [entry for entry in catalogue.here() if entry.modality == modality]
+    first = DEFAULTS[modality]
+    ordered = sorted(entries, key=lambda e: (e.spec != first, e.multiply_adds or math.inf, e.bytes or math.inf))
+    return (*(("bundled:pixels",) if pixels and modality == "image" else ()), *(entry.spec for entry in ordered))
 
 
 def beyond_card(facts: catalogue.Entry | None, limits: Limits) -> str:
@@ -72,13 +73,15 @@ def _opens_at_once(spec: str) -> bool:
     """Whether neither its card nor its graph needs torch; hub weights do the first time that their card is read."""
     if spec.partition(":")[0] not in ("bundled", "local") and weights.recall(spec) is None:
         return False
-    return bool(getattr(find(spec, "image"), "ready", lambda: True)())
+    return bool(getattr(find(spec), "ready", lambda: True)())
 
 
 def prior_of(backbone: Backbone, facts: catalogue.Entry | None) -> float | None:
     """ImageNet top-1 where the catalogue knows it; else what networks of its size reach, unless it has no weights."""
     if facts and facts.top1:
         return facts.top1
+    if backbone.card.modality != "image":
+        return None
     known = (backbone.card, facts) if facts else (backbone.card,)
     adds = next((one.multiply_adds for one in known if one.multiply_adds), None)
     adds = adds or next((PER_PARAMETER * one.parameters for one in known if one.parameters), None)

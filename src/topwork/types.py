@@ -197,6 +197,10 @@ class Preprocess:
         return digest(dataclasses.asdict(self))
 
 
+DEFAULTS = {"image": "bundled", "text": "bundled:text_small"}
+"""The backbone of each modality that is always here."""
+
+
 @dataclass(frozen=True)
 class Card:
     """Facts about a backbone: enough to feed it, to find its weights and to cite it."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from topwork import plugins, processes
 from topwork.errors import BadData, BadSetting, UnknownName
 from topwork.store import tracking
-from topwork.types import Choice, Dataset, Features, Findings, Predictions, Skipped, Watch
+from topwork.types import DEFAULTS, Choice, Dataset, Features, Findings, Predictions, Skipped, Watch
 
 if TYPE_CHECKING:
     from topwork.account import Measured
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from topwork.ladder import Climb
     from topwork.store.cache import Cache
 
-TASKS = ("image-classification",)
+TASKS = {"image-classification": "image", "text-classification": "text"}  # and what goes in
 
 
 def read(data: str | Path, **columns: Any) -> Dataset:
@@ -57,21 +57,22 @@ def split(dataset: Dataset, rule: str = "stratified(test=0.2)", *, seed: int = 0
 
 def extract(
     data: Dataset | str | Path,
-    backbone: str = "bundled",
+    backbone: str = "auto",
     *,
     out: str | Path | None = None,
     batch_size: int | None = None,
     engine: str = "auto",
     watch: Watch | None = None,
 ) -> Features:
-    """What a frozen backbone sees: one forward pass per distinct image, ever; optionally written to parquet or npz."""
+    """What a frozen backbone sees: one forward pass per distinct item, ever; optionally written to parquet or npz."""
     from topwork.backbones import find
     from topwork.features.extract import extract as run
     from topwork.features.write import check_suffix, write_features
     from topwork.store.cache import open_cache
 
     watch = watch or Watch()
-    trunk = find(backbone, "image")
+    modality = _modality("auto", data)
+    trunk = find(DEFAULTS[modality] if backbone == "auto" else backbone, modality)
     if out is not None:
         check_suffix(Path(out))
     if engine != "torch":
@@ -91,7 +92,7 @@ def fit(
     test: str | Path | None = None,
     sources: str | Path | Dataset | Sequence[str | Path | Dataset] = (),
     source_how: str = "intermediate",
-    task: str = "image-classification",
+    task: str = "auto",
     backbone: str = "auto",
     steps: str | Sequence[str] = "auto",
     budget: str | float = "5m",
@@ -121,7 +122,8 @@ def fit(
     watch, clock = Watch() if watch is None or processes.rank() else watch, Stopwatch()
     target = Path(out) if out is not None else Path("models") / _name(data)
     with processes.first():
-        plans, choices = _check_settings(task, backbone, steps, split, target)
+        modality = _modality(task, data)
+        plans, choices = _check_settings(modality, backbone, steps, split, target)
     tracker = tracking.make(track)
     deadline = time.monotonic() + seconds_of(budget)
 
@@ -141,6 +143,8 @@ def fit(
 
             dataset = join(dataset, read(test, **columns))
         others = source_steps.read(sources, source_how)
+    if dataset.modality != modality:
+        raise BadData(f"{dataset.name} holds {dataset.modality}s, but the task {task} is about {modality}s")
     if metric not in (known := metric_names(len(dataset.labels), dataset.multilabel)):
         raise UnknownName.among(metric, "metrics", known)
     store = open_cache()
@@ -152,7 +156,8 @@ def fit(
     ground = divide(found.dataset, split, seed)
     for line in (*found.dataset.notes, *(f"{f.severity}: {f.message}" for f in found.findings), ground.text, *choices):
         watch.say(str(line))
-    if backbone == "auto" and any(one.backbone == "bundled" for one in plans):
+    usual = DEFAULTS[modality]
+    if backbone == "auto" and any(one.backbone == usual for one in plans):
         from topwork.choosing import choose_for_fit
 
         learnt = ground.dataset.take(ground.train)
@@ -168,8 +173,8 @@ def fit(
             chosen = Choice(**processes.decided(choose))
         choices.append(chosen)
         watch.say(str(chosen))
-        plans = ladder.plan(steps, chosen.value)
-    plans = source_steps.insert(plans, lessons, source_how, "bundled" if backbone == "auto" else backbone)
+        plans = ladder.plan(steps, chosen.value, modality)
+    plans = source_steps.insert(plans, lessons, source_how, usual if backbone == "auto" else backbone)
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": " ".join(["topwork", *sys.argv[1:]]) if "topwork" in sys.argv[0] else "topwork.fit(...)",
@@ -309,11 +314,12 @@ def rank(
     limits = Limits.of(max_latency, max_size)
     named = backbones != "auto"
     specs = [spec.strip() for spec in _split(backbones)] if isinstance(backbones, str) else list(backbones)
-    specs = specs if named else list(available())
-    for spec in specs if named else ():
-        find(spec, "image")
     if sample < choosing.LEAST or not tolerance >= 0:
         raise BadSetting(f"sample {sample}, tolerance {tolerance}: expected at least {choosing.LEAST} and 0")
+    modality = _modality("auto", data)
+    specs = specs if named else list(available(modality=modality))
+    for spec in specs if named else ():
+        find(spec, modality)
     dataset = data if isinstance(data, Dataset) else read(data, item_column=item_column, label_column=label_column)
     found, store = inspect(dataset, watch=watch), open_cache()
     ground = divide(found.dataset, "auto", seed)
@@ -420,7 +426,7 @@ def evaluate(
     dataset = data if isinstance(data, Dataset) else read(data, item_column=item_column, label_column=label_column)
     targets = _in_labels_of(opened, dataset)
     rows, answers, skipped = [], [], list(dataset.skipped)
-    for row, answer in enumerate(opened.rows(dataset.paths())):
+    for row, answer in enumerate(opened.rows(dataset.inputs())):
         watch.progress("predict", row + 1, len(dataset))
         if isinstance(answer, Skipped):
             skipped.append(answer)
@@ -471,8 +477,21 @@ def seconds_of(budget: str | float, flag: str = "--budget") -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+def _modality(task: str, data: str | Path | Dataset) -> str:
+    """What goes into the model: as the task says, or as the data are."""
+    if task != "auto":
+        if task not in TASKS:
+            raise UnknownName.among(task, "tasks", TASKS)
+        return TASKS[task]
+    if isinstance(data, Dataset):
+        return data.modality
+    from topwork import sources
+
+    return sources.modality(data)
+
+
 def _check_settings(
-    task: str, backbone: str, steps: str | Sequence[str], split: str, target: Path
+    modality: str, backbone: str, steps: str | Sequence[str], split: str, target: Path
 ) -> tuple[tuple[Any, ...], list[Choice]]:
     """Everything that can be wrong before the data are looked at: names, specs, weights, the output folder."""
     from topwork import ladder
@@ -480,16 +499,17 @@ def _check_settings(
     from topwork.backbones import find
     from topwork.store.atomic import check_replaceable
 
-    if task not in TASKS:
-        raise UnknownName.among(task, "tasks", TASKS)
     if split != "auto":
         plugins.make("data.split", split)
     check_replaceable(target, MARKER)
-    plans = ladder.plan(steps, "bundled" if backbone == "auto" else backbone)
+    plans = ladder.plan(steps, DEFAULTS[modality] if backbone == "auto" else backbone, modality)
     for spec in {one.backbone for one in plans}:
-        find(spec, "image").graph()  # weights that do not fit, or a card that lies, end it here
+        found = find(spec, modality)
+        if not hasattr(found, "fitted"):
+            found.graph()  # weights that do not fit, or a card that lies, end it here
     choices = []
-    if steps == "auto" and len(here := ladder.without_torch(ladder.AUTO)) < len(ladder.AUTO):
+    auto = ladder.usual(modality)
+    if steps == "auto" and len(here := ladder.without_torch(auto)) < len(auto):
         choices.append(Choice("steps", ", ".join(here), "those that change the backbone need the 'train' extra"))
     return plans, choices
 
@@ -524,7 +544,7 @@ def _save(
                 card=rung.backbone.card,
                 head=head,
                 labels=dataset.labels,
-                task="image-classification",
+                task=f"{dataset.modality}-classification",
                 multilabel=dataset.multilabel,
                 name=target.name,
                 calibration={"temperature": head.temperature, "fitted_on": "out-of-fold training items"},
@@ -537,7 +557,7 @@ def _save(
             asked = dataset.take(rows)
             proof = prove(
                 folder,
-                asked.paths(),
+                asked.inputs(),
                 probabilities(head, rung.x(rows)),
                 contents=asked.table["content"].to_pylist(),
                 store=store,

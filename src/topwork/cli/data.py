@@ -77,7 +77,7 @@ def split(
 def extract(
     data: str = _DATA,
     out: Path = typer.Option(..., help="File to write: parquet or npz."),
-    backbone: str = typer.Option("bundled", help="bundled, timm:NAME, torchvision:NAME or local:FOLDER."),
+    backbone: str = typer.Option("auto", help="auto (the bundled one), timm:NAME, hf:NAME, local:FOLDER ..."),
     batch_size: int = typer.Option(None, min=1, help="Images in one forward pass. Chosen and said otherwise."),
     engine: str = typer.Option("auto", help="auto, onnxruntime or torch."),
     item_column: str = _ITEM,

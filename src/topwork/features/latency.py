@@ -1,10 +1,10 @@
-"""How long a backbone takes for an image on this machine, and how large its graph is: measured once, remembered.
+"""How long a backbone takes for an item on this machine, and how large its graph is: measured once, remembered.
 
-On onnxruntime, as saved models run: normalise and trunk as one graph, one thread a run. `single`: an image by itself;
-`batch`: an image in a batch of 16. Decoding is not counted: it costs much the same for every backbone. Medians of runs
-within half a second each, after one to warm up, in processor time of the thread that runs: on an idle machine that is
-the time on the clock, and on a busy one it does not count what others do (10 ms became 270 ms on the clock where nine
-programs shared a core, 2026-11-21).
+On onnxruntime, as saved models run: normalise and trunk as one graph, one thread a run; a text has 32 tokens. `single`:
+an item by itself; `batch`: an item in a batch of 16. Decoding is not counted: it costs much the same for every
+backbone. Medians of runs within half a second each, after one to warm up, in processor time of the thread that runs: on
+an idle machine that is the time on the clock, and on a busy one it does not count what others do (10 ms became 270 ms
+on the clock where nine programs shared a core, 2026-11-21).
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from topwork.store import Store
 from topwork.types import Backbone, Card, digest
 
 BATCH = 16
+TOKENS = 32  # of a text
 SECONDS, LEAST_RUNS, MOST_RUNS = 0.5, 3, 50
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds an image, and bytes of the graph."""
+    """Seconds an item, and bytes of the graph."""
 
     single: float
     batch: float
@@ -51,24 +52,32 @@ def measure(backbone: Backbone, store: Store | None) -> Latency:
 
     from topwork.nn.onnx_graph import chain, to_bytes
 
-    trunk = onnx.load_model_from_string(backbone.graph())
-    graph = to_bytes(chain(normalise(backbone.card.preprocess), trunk))
-    running: Any = session(graph, threads=1)
-    name, side = running.get_inputs()[0].name, backbone.card.preprocess.crop_px
-    noise = np.random.Generator(np.random.Philox(key=0)).integers(0, 256, (BATCH, side, side, 3), np.uint8)
-    single, batch = (_median(running, {name: noise[:size]}) / size for size in (1, BATCH))
+    random = np.random.Generator(np.random.Philox(key=0))
+    if backbone.card.modality == "text":
+        graph = backbone.graph()
+        running: Any = session(graph, threads=1)
+        noise = {"ids": random.integers(0, 100, (BATCH, TOKENS)), "weights": np.ones((BATCH, TOKENS), np.float32)}
+    else:
+        trunk = onnx.load_model_from_string(backbone.graph())
+        graph = to_bytes(chain(normalise(backbone.card.preprocess), trunk))
+        running = session(graph, threads=1)
+        side = backbone.card.preprocess.crop_px
+        noise = {running.get_inputs()[0].name: random.integers(0, 256, (BATCH, side, side, 3), np.uint8)}
+    single, batch = (
+        _median(running, {name: values[:size] for name, values in noise.items()}) / size for size in (1, BATCH)
+    )
     found = Latency(single, batch, len(graph))
     if store:
         store.put_many("latency", [(_key(backbone.card), json.dumps(asdict(found)).encode())])
     return found
 
 
-def _median(running: Any, images: dict[str, Any]) -> float:
-    running.run(None, images)
+def _median(running: Any, items: dict[str, Any]) -> float:
+    running.run(None, items)
     times: list[float] = []
     while len(times) < LEAST_RUNS or (sum(times) < SECONDS and len(times) < MOST_RUNS):
         began = time.thread_time()
-        running.run(None, images)
+        running.run(None, items)
         times.append(time.thread_time() - began)
     return float(np.median(times))
 
