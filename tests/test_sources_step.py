@@ -179,7 +179,7 @@ def test_two_sources_together_are_learnt_with_a_head_each(target, helpful, backb
     sources = source_steps.gather([(str(p), verbs.read(p)) for p in (more, helpful)], found, None, Watch())
     ground = divide(found)
     rung = ladder.climb(ground, ladder.plan("probe", backbone), None, deadline=float("inf"), watch=Watch()).best
-    moved, facts = source_steps.Lesson(sources).moved(rung, float("inf"), None, 0, Watch(), None, {})
+    moved, facts = source_steps.Lesson(sources).moved(rung, ladder.Terms(None, float("inf"), Watch()))
     assert isinstance(moved, Tuned)
     assert facts["spec"].endswith("on more & angles")
     assert facts["proofs"]["frozen"] > 10

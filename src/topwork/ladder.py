@@ -97,6 +97,31 @@ class Rung:
 
 
 @dataclass(frozen=True, eq=False)
+class Terms:
+    """What all steps of one climb have in common."""
+
+    store: Store | None
+    deadline: float  # a time.monotonic() that optional steps must not overrun
+    watch: Watch
+    run: Path | None = None  # where trainings keep what they need to go on after a kill
+    seed: int = 0
+    extraction: Mapping[str, Any] = field(default_factory=dict)  # options of `extract`
+
+    @property
+    def engine(self) -> str:
+        """What runs frozen backbones."""
+        return self.extraction.get("engine", "auto")
+
+    def extract(self, dataset: Dataset, backbone: Backbone) -> Features:
+        """Features of every item, cached."""
+        return extract(dataset, backbone, self.store, progress=self.watch.progress, **self.extraction)
+
+    def until(self, deadline: float) -> Terms:
+        """The same with another deadline."""
+        return dataclasses.replace(self, deadline=deadline)
+
+
+@dataclass(frozen=True, eq=False)
 class Climb:
     """The way up: all rungs, what they were worth, and the one that is kept."""
 
@@ -183,6 +208,7 @@ def climb(
     `run`: where trainings keep what they need to go on after a kill. `so_far` hears of the way up to a step that may
     take long, before it is taken. `metric`: of the task; a step pays by it, or by being no worse and surer.
     """
+    terms = Terms(store, deadline, watch, run, seed, extraction)
     rungs: list[Rung] = []
     steps: list[Step] = []
     best: Rung | None = None
@@ -208,15 +234,15 @@ def climb(
                 None,
             )
             if frozen is None:
-                features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
+                features = terms.extract(ground.dataset, backbone)
                 frozen = solve(ground, Plan("probe", one.backbone, ("auto",)), backbone, features, began, watch)
             lessons = sum(plan.lesson is not None for plan in plans[number:])
             until = _share(deadline, lessons + 1) if one.lesson else deadline  # as much is left for what comes after
             if one.tuned:
                 frozen = after.get(one.backbone, frozen)
-                tuned = _tuned(ground, one, frozen, until, run, seed, watch, store, extraction)
+                tuned = _tuned(ground, one, frozen, terms.until(until))
             else:
-                tuned = _taught(ground, one, frozen, until, run, seed, watch, store, extraction)
+                tuned = _taught(ground, one, frozen, terms.until(until))
             if isinstance(tuned, str):
                 steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, tuned))
                 watch.say(f"{one.name}: {tuned}")
@@ -239,7 +265,7 @@ def climb(
                 steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, wait))
                 watch.say(f"{one.name}: {wait}")
                 continue
-            features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
+            features = terms.extract(ground.dataset, backbone)
             features = _with_sample(features, sample)
             rung = solve(ground, one, backbone, features, began, watch)
             pays, verdict, gain = (True, "the start", None) if best is None else judged(best, rung)
@@ -259,21 +285,10 @@ def _found(one: Plan, ground: Ground) -> Backbone:
     return fitted(ground.dataset.take(ground.train).inputs()) if fitted else backbone
 
 
-def _tuned(
-    ground: Ground,
-    one: Plan,
-    frozen: Rung,
-    deadline: float,
-    run: Path | None,
-    seed: int,
-    watch: Watch,
-    store: Store | None,
-    extraction: Mapping[str, Any],
-) -> tuple[Rung, Callable[[], Rung]] | str:
+def _tuned(ground: Ground, one: Plan, frozen: Rung, terms: Terms) -> tuple[Rung, Callable[[], Rung]] | str:
     """A tuned step up to its comparison, and what trains it on everything; or, in words, why it is left out."""
-    must, engine = one.required, extraction.get("engine", "auto")
-    if must and "epochs=" in one.methods[0]:
-        deadline = math.inf  # as long as was asked for
+    must, endless = one.required, one.required and "epochs=" in one.methods[0]  # as long as was asked for
+    common = (math.inf if endless else terms.deadline, terms.run, terms.seed, terms.watch, terms.engine)
     try:
         need_train(f"The step '{one.name}'")
         from topwork import finetune, search
@@ -282,16 +297,14 @@ def _tuned(
         start = finetune.Start(frozen.backbone, frozen.x, frozen.probe)
         whole, more = ground, {}
         if one.lesson:
-            whole, more["join"] = one.lesson.joined(ground, frozen.backbone, seed, watch, store, extraction)
+            whole, more["join"] = one.lesson.joined(ground, frozen.backbone, terms)
         found, called = "", one.methods[0]
         for spec in one.methods:
             called = f"{spec} with {one.lesson.names}" if one.lesson else spec
             if search.is_search(spec):
-                found = search.tune(whole, spec, start, deadline, run, seed, watch, engine)
+                found = search.tune(whole, spec, start, *common)
             else:
-                found = finetune.tune(
-                    whole, called, techniques(spec), start, deadline, run, seed, watch, engine, must=must, **more
-                )
+                found = finetune.tune(whole, called, techniques(spec), start, *common, must=must, **more)
             if not isinstance(found, str):
                 break
     except (MissingExtra, BadSetting) as error:
@@ -317,7 +330,7 @@ def _tuned(
         head = dataclasses.replace(head, temperature=temperature)
         asked = held if len(held) else found.rows
         with processes.alone():
-            features = extract(ground.dataset.take(asked), backbone, None, progress=watch.progress, **extraction)
+            features = dataclasses.replace(terms, store=None).extract(ground.dataset.take(asked), backbone)
         features = dataclasses.replace(features, rows=asked[features.rows], choices=(*features.choices, *found.choices))
         return dataclasses.replace(
             rung,
@@ -331,22 +344,12 @@ def _tuned(
     return rung, finish
 
 
-def _taught(
-    ground: Ground,
-    one: Plan,
-    frozen: Rung,
-    deadline: float,
-    run: Path | None,
-    seed: int,
-    watch: Watch,
-    store: Store | None,
-    extraction: Mapping[str, Any],
-) -> tuple[Rung, Callable[[], Rung]] | str:
+def _taught(ground: Ground, one: Plan, frozen: Rung, terms: Terms) -> tuple[Rung, Callable[[], Rung]] | str:
     """The frozen probe on the backbone that other data have changed; or, in words, why it is left out."""
     began, lesson = time.monotonic(), one.lesson
     assert lesson is not None
     try:
-        found = lesson.moved(frozen, math.inf if one.required else deadline, run, seed, watch, store, extraction)
+        found = lesson.moved(frozen, terms.until(math.inf) if one.required else terms)
     except (MissingExtra, BadSetting) as error:
         if one.required:
             raise
@@ -354,9 +357,9 @@ def _taught(
     if isinstance(found, str):
         return found
     backbone, facts = found
-    features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
+    features = terms.extract(ground.dataset, backbone)
     one = dataclasses.replace(one, backbone=f"{one.backbone} after {lesson.names}")
-    rung = dataclasses.replace(solve(ground, one, backbone, features, began, watch), facts=facts)
+    rung = dataclasses.replace(solve(ground, one, backbone, features, began, terms.watch), facts=facts)
     return rung, lambda: rung
 
 

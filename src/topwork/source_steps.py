@@ -19,7 +19,7 @@ import dataclasses
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +33,8 @@ from topwork.data.overlap import overlap
 from topwork.data.split import keep_together
 from topwork.data.split.kfold import folds as make_folds
 from topwork.errors import BadData, BadSetting, UnknownName
-from topwork.features.extract import extract
 from topwork.ground import FOLDS, Ground
-from topwork.ladder import Plan, Rung, solve
+from topwork.ladder import Plan, Rung, Terms, solve
 from topwork.sources import read as read_data
 from topwork.store import Store
 from topwork.types import Backbone, Dataset, Finding, Watch
@@ -84,16 +83,7 @@ class Lesson:
         """In one line."""
         return " & ".join(source.name for source in self.sources)
 
-    def moved(
-        self,
-        frozen: Rung,
-        deadline: float,
-        run: Path | None,
-        seed: int,
-        watch: Watch,
-        store: Store | None,
-        extraction: Mapping[str, Any],
-    ) -> tuple[Backbone, dict[str, Any]] | str:
+    def moved(self, frozen: Rung, terms: Terms) -> tuple[Backbone, dict[str, Any]] | str:
         """The backbone after the sources, with what was proven about it; or, in words, why there is no time for them.
 
         With several the largest one stands where a target would stand, and the others are learnt beside it.
@@ -102,48 +92,37 @@ class Lesson:
         from topwork import finetune
         from topwork.adaptation.graft import techniques
 
-        left = processes.decided(lambda: deadline - time.monotonic())
+        left = processes.decided(lambda: terms.deadline - time.monotonic())
         if left < finetune.LEAST_SECONDS:
             return f"left out: its part of the budget is {max(left, 0):,.0f} s, too short to begin (--budget)"
         first, *others = sorted(self.sources, key=lambda source: -len(source.dataset))
-        ground = _whole(first.dataset, seed)
-        probe = _probe(ground, frozen.backbone, store, watch, extraction)
+        ground = _whole(first.dataset, terms.seed)
+        probe = _probe(ground, frozen.backbone, terms)
         start = finetune.Start(frozen.backbone, probe.x, probe.probe)
-        ground, join = _beside(ground, others, frozen.backbone, seed, watch, store, extraction)
+        ground, join = _beside(ground, others, frozen.backbone, terms)
         said = ""
         for spec in SPECS:
             how, parts = f"{spec} on {self.names}", techniques(spec)
-            bench = join(
-                finetune.Bench.of(
-                    ground, how, parts, start, deadline, run, seed, watch, extraction.get("engine", "auto")
-                )
-            )
-            decided = finetune.pace.decide(bench, deadline, 0)
+            common = (terms.deadline, terms.run, terms.seed, terms.watch, terms.engine)
+            bench = join(finetune.Bench.of(ground, how, parts, start, *common))
+            decided = finetune.pace.decide(bench, terms.deadline, 0)
             if isinstance(decided, str):
                 said = decided
                 continue
             epochs = next(choice for choice in decided.choices if choice.name == "epochs")
             if epochs.value < ENOUGH_EPOCHS and spec != SPECS[-1]:
                 continue
-            watch.say(f"{how}: {epochs}")
+            terms.watch.say(f"{how}: {epochs}")
             backbone, _, facts = bench.shipped(bench.train(decided.plan, ground.train, "all items"))
             return backbone, facts
         return said
 
-    def joined(
-        self,
-        ground: Ground,
-        backbone: Backbone,
-        seed: int,
-        watch: Watch,
-        store: Store | None,
-        extraction: Mapping[str, Any],
-    ) -> tuple[Ground, Callable[[Bench], Bench]]:
+    def joined(self, ground: Ground, backbone: Backbone, terms: Terms) -> tuple[Ground, Callable[[Bench], Bench]]:
         """The target's ground with the sources' items behind it, and what puts them on a bench."""
         several = [one.name for one in (ground.dataset, *(s.dataset for s in self.sources)) if one.multilabel]
         if several:
             raise BadSetting(f"{several[0]} has lists of labels, which joint training cannot mix. Use intermediate")
-        return _beside(ground, self.sources, backbone, seed, watch, store, extraction)
+        return _beside(ground, self.sources, backbone, terms)
 
 
 def read(given: str | Path | Dataset | Sequence[str | Path | Dataset], how: str) -> list[tuple[str, Dataset]]:
@@ -215,28 +194,20 @@ def _whole(dataset: Dataset, seed: int) -> Ground:
     return Ground(dataset, rows, rows[:0], folds, "cross-validation", "")
 
 
-def _probe(
-    ground: Ground, backbone: Backbone, store: Store | None, watch: Watch, extraction: Mapping[str, Any]
-) -> Rung:
-    features = extract(ground.dataset, backbone, store, progress=watch.progress, **extraction)
-    return solve(ground, Plan("probe", "", HEADS), backbone, features, time.monotonic(), watch)
+def _probe(ground: Ground, backbone: Backbone, terms: Terms) -> Rung:
+    features = terms.extract(ground.dataset, backbone)
+    return solve(ground, Plan("probe", "", HEADS), backbone, features, time.monotonic(), terms.watch)
 
 
 def _beside(
-    ground: Ground,
-    sources: Sequence[Source],
-    backbone: Backbone,
-    seed: int,
-    watch: Watch,
-    store: Store | None,
-    extraction: Mapping[str, Any],
+    ground: Ground, sources: Sequence[Source], backbone: Backbone, terms: Terms
 ) -> tuple[Ground, Callable[[Bench], Bench]]:
     """Items of further sources behind those of a ground, without a label in its own set of labels."""
     if not sources:
         return ground, lambda bench: bench
     from topwork.adaptation.joint import Joint
 
-    probes = [_probe(_whole(s.dataset, seed), backbone, store, watch, extraction) for s in sources]
+    probes = [_probe(_whole(s.dataset, terms.seed), backbone, terms) for s in sources]
     joint = Joint(tuple((p.probe.head.arrays["weight"], p.probe.head.arrays["bias"]) for p in probes))
     N, more = len(ground.dataset), sum(len(source.dataset) for source in sources)
     folds = np.concatenate([ground.folds, np.full(more, -1, ground.folds.dtype)])
