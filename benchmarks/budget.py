@@ -1,10 +1,10 @@
 """Test accuracy at a budget of minutes: `topwork fit --budget` against fastai's `fine_tune`, with one backbone.
 
 fastai is the real package (2.8), installed into a venv of its own beside the benchmark's data, on the same torch. Its
-default augmentation and batch size (64); N of `fine_tune(N)` is the largest that fits into the same wall time by its
-own measured pace, at least 1. Topwork starts with an empty cache. The same training and test images; where the set has
-no test part a fifth is held out. Wall time of both is printed; reading the data and starting Python are in both.
-Passed: Topwork's accuracy is at least fastai's on every set.
+default augmentation and batch size (64); N of `fine_tune(N)` is the largest that fits into the same wall time by the
+time that its own epochs took in a trial, at least 1. Topwork starts with an empty cache. The same training and test
+images; where the set has no test part a fifth is held out. Wall time of both is printed; reading the data and starting
+Python are in both. Passed: Topwork's accuracy is at least fastai's on every set.
 
     python benchmarks/budget.py [--minutes 3 10] [--sets flowers5_small cats_dogs_small trashnet_small hymenoptera]
 """

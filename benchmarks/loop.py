@@ -49,7 +49,7 @@ def main() -> int:
     bench = finetune.Bench.of(ground, asked.spec, techniques(asked.spec), start, float("inf"), None, 0, Watch(), "auto")
     plan = finetune.pace.decide(bench, float("inf"), 1).plan  # type: ignore[union-attr]
     plan = dataclasses.replace(plan, steps=asked.steps, batch=asked.batch)
-    method, feed = bench.method(ground.train), bench._of(ground.train)
+    method, feed = bench.method(ground.train), bench.feed_of(ground.train)
     batches = [parts for _, parts in feed.batches([method], 0, Setup(plan.steps, plan.batch))]
     ratios = []
     for _ in range(asked.rounds):

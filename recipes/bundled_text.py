@@ -205,6 +205,7 @@ def write(folder: Path, rows: np.ndarray, pieces: Sequence[str], reading: Readin
     card = {
         "name": "topwork-text-small",
         "modality": "text",
+        "languages": ["en"],
         "file": files[0].name,
         "vocabulary": files[1].name,
         "architecture": f"static embedding, {rows.shape[0]} x {rows.shape[1]}, four bits",

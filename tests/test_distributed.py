@@ -118,6 +118,52 @@ def test_two_processes_compute_what_one_does(stripes, backbone, tmp_path):
         assert np.abs(z - both).max() < 2e-3 * np.abs(z).max(), SPECS[number]
 
 
+JOINT = """
+    import sys
+    import numpy as np
+    from topwork import finetune, ladder, processes, source_steps, verbs
+    from topwork.adaptation.graft import techniques
+    from topwork.ground import divide
+    from topwork.store.cache import open_cache
+    from topwork.types import Watch
+
+    processes.together()
+    data, other, backbone, out, spec = sys.argv[1:]
+    inf, store, how = float("inf"), open_cache(), {"engine": "onnxruntime"}
+    ground = divide(verbs.inspect(verbs.read(data)).dataset)
+    with processes.first():
+        sources = source_steps.gather(source_steps.read(other, "joint"), ground.dataset, store, Watch())
+    rung = ladder.climb(ground, ladder.plan("probe", backbone), store, deadline=inf, watch=Watch(), **how).best
+    terms = ladder.Terms(store, inf, Watch(), extraction=how)
+    whole, join = source_steps.Lesson(sources).joined(ground, rung.backbone, terms)
+    start = finetune.Start(rung.backbone, rung.x, rung.probe)
+    bench = join(finetune.Bench.of(whole, spec, techniques(spec), start, inf, None, 0, Watch(), "onnxruntime"))
+    decided = finetune.pace.decide(bench, inf, 1)
+    model = bench.train(decided.plan, ground.train[ground.folds != 0], "one").model
+    heads = np.concatenate([a.ravel() for head in bench.parts[-1].heads for a in head])
+    arrays = {"x": rung.features.x, "heads": heads, "steps": decided.plan.steps, "own": bench.own}
+    np.savez(f"{out}/{processes.rank()}.npz", z=bench.logits(model, ground.train), **arrays)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_jointly_what_one_does(stripes, backbone, tmp_path):
+    other = draw_stripes(tmp_path / "other", {"flat": 0.1, "steep": 1.3, "falling": 2.5}, 12, seed=5)
+    found = []
+    for count in (1, 2):
+        (out := tmp_path / str(count)).mkdir()
+        words = [script(tmp_path, JOINT), str(stripes), str(other), backbone, str(out), SPECS[1]]
+        code, _, err = launched(words, tmp_path / f"cache{count}", count)
+        assert code == 0, err
+        found.append([np.load(out / f"{r}.npz") for r in range(count)])
+    [one], [first, second] = found
+    for name in first.files:
+        assert np.array_equal(first[name], second[name]), name
+    for name in ("x", "heads", "steps", "own"):
+        assert np.array_equal(one[name], first[name]), name
+    assert np.abs(one["z"] - first["z"]).max() < 2e-3 * np.abs(one["z"]).max()
+
+
 @pytest.mark.slow
 def test_a_fit_by_two_processes_is_that_of_one(stripes, backbone, tmp_path):
     words = ["-m", "topwork", "fit", str(stripes), "--backbone", backbone, "--engine", "onnxruntime"]

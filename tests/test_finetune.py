@@ -100,7 +100,7 @@ def test_short_of_time_fewer_folds_are_asked():
 
 def test_patience_keeps_items_aside_and_stops(stripes, backbone):
     b = bench(stripes, "lp_ft(epochs=30, rate=1e-2, batch=16, patience=1) + view('plain')", backbone)
-    feed, judge = b._judged(b._of(b.ground.train))
+    feed, judge = b._judged(b.feed_of(b.ground.train))
     assert len(feed.chosen) == 72
     assert judge.every == 5
     lines = []
@@ -133,7 +133,7 @@ def test_early_stopping_goes_back_to_the_best_moment():
 def test_learning_rate_finder_finds_a_rate_at_which_it_learns(stripes, backbone):
     b = bench(stripes, "lp_ft(batch=16)", backbone)
     plan = pace.decide(b, float("inf"), 1).plan
-    rate = loop.find_rate(b.trunk, [b.method(b.ground.train)], b._of(b.ground.train), plan, steps=30)
+    rate = loop.find_rate(b.trunk, [b.method(b.ground.train)], b.feed_of(b.ground.train), plan, steps=30)
     assert 1e-6 < rate < 0.5
     found = pace.decide(bench(stripes, "lp_ft(batch=16, rate='find')", backbone), float("inf"), 1)
     assert 1e-6 < found.plan.rate < 0.5

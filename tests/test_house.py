@@ -21,6 +21,7 @@ FLOORS = [
         "account",
         "ladder",
         "finetune",
+        "live",
         "search",
         "source_steps",
         "extending",

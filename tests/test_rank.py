@@ -204,7 +204,7 @@ def test_latency_is_measured_once_and_grows_with_work():
 
 def test_fit_on_a_fresh_machine_takes_the_bundled_one_and_measures_nothing(photos, monkeypatch, tmp_path):
     assert shortlist.available(pixels=False) == tuple(s for s in shortlist.available(pixels=False) if "bundled" in s)
-    monkeypatch.setattr(choosing, "available", lambda pixels: ("bundled",))
+    monkeypatch.setattr(choosing, "available", lambda pixels, modality="image": ("bundled",))
     monkeypatch.setattr(choosing, "survey", lambda *_, **__: pytest.fail("something was measured"))
     model = tw.fit(photos, out=tmp_path / "model")
     assert model.report["choices"][0]["value"] == "bundled"
@@ -219,7 +219,7 @@ def test_fit_takes_the_winner_of_what_is_here(photos, monkeypatch, tmp_path):
     here.mkdir()
     for file in (FOLDERS / "image_small").iterdir():
         (here / file.name).write_bytes(file.read_bytes())
-    monkeypatch.setattr(choosing, "available", lambda pixels: ("bundled", f"local:{here}"))
+    monkeypatch.setattr(choosing, "available", lambda pixels, modality="image": ("bundled", f"local:{here}"))
     model = tw.fit(photos, out=tmp_path / "model")
     choice = next(c for c in model.report["choices"] if c["name"] == "backbone")
     assert choice["value"] in ("bundled", f"local:{here}")
@@ -235,7 +235,7 @@ def test_fit_takes_the_winner_of_what_is_here(photos, monkeypatch, tmp_path):
 def test_fit_leaves_out_what_the_budget_cannot_pay(photos, monkeypatch, tmp_path):
     heavy = tmp_path / "heavy"
     heavy.mkdir()
-    monkeypatch.setattr(choosing, "available", lambda pixels: ("bundled", "bundled:pixels"))
+    monkeypatch.setattr(choosing, "available", lambda pixels, modality="image": ("bundled", "bundled:pixels"))
     real = choosing.measure
 
     def slow(backbone, store):
@@ -252,7 +252,7 @@ def test_unusable_neighbours_are_left_out_of_fit(photos, monkeypatch, tmp_path):
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "card.json").write_text("{}")
-    monkeypatch.setattr(choosing, "available", lambda pixels: ("bundled", f"local:{bad}"))
+    monkeypatch.setattr(choosing, "available", lambda pixels, modality="image": ("bundled", f"local:{bad}"))
     model = tw.fit(photos, out=tmp_path / "model")
     choice = next(c for c in model.report["choices"] if c["name"] == "backbone")
     assert choice["value"] == "bundled"

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.adaptation import probe as probes
+from topwork.artefact.model import Model
 from topwork.artefact.proof import Proof
 from topwork.data.split import keep_together
 from topwork.data.split.kfold import folds as make_folds
 from topwork.errors import BadData
-from topwork.evaluation import checks
+from topwork.evaluation import checks, occlusion
 from topwork.evaluation.advice import advice
 from topwork.evaluation.calibrate import activate
 from topwork.evaluation.score import per_class, score, score_repeats, widening
@@ -138,7 +139,8 @@ def tell(
     source, choices = settings.pop("source"), settings.pop("choices")
     numbers = {
         "topwork": VERSION,
-        "task": "image-classification",
+        "task": f"{dataset.modality}-classification",
+        "modality": dataset.modality,
         "multilabel": dataset.multilabel,
         **settings,
         "data": {
@@ -160,12 +162,12 @@ def tell(
         "backbone": dataclasses.asdict(rung.backbone.card),
         "head": {"method": rung.probe.head.method, "reason": rung.probe.reason},
         "extraction": {
-            "images": len(rung.features.rows),
+            f"{dataset.modality}s": len(rung.features.rows),
             "forward_passes": sum(f.computed for f in did),
             "cached": rung.features.cached,
             "seconds": sum(f.seconds for f in did),
             "engine": rung.features.engine,
-            "images_per_second": _rate(sum(f.computed for f in did), sum(f.seconds for f in did)),
+            f"{dataset.modality}s_per_second": _rate(sum(f.computed for f in did), sum(f.seconds for f in did)),
         },
         "steps": [
             {
@@ -202,8 +204,27 @@ def score_saved(predictions: Predictions, **facts: Any) -> dict[str, Any]:
     }
 
 
+def with_texts(
+    numbers: dict[str, Any], texts: Sequence[str], model: Model, seconds: float = occlusion.SECONDS
+) -> dict[str, Any]:
+    """The numbers of a model of texts with the texts that the gallery shows, and which words mattered to the model.
+
+    `texts`: those that the rows of the gallery count, all of a dataset.inputs(). Numbers about images stay as they are.
+    `seconds`: for the words; texts that come later are shown without them.
+    """
+    if numbers.get("modality") != "text" or not numbers.get("gallery"):
+        return numbers
+    shelves = {name: shelf[: occlusion.SHOWN] for name, shelf in numbers["gallery"].items()}
+    entries = [entry for shelf in shelves.values() for entry in shelf]
+    shown = [str(texts[entry["row"]]) for entry in entries]
+    told = iter(occlusion.explain(entries, shown, model.labels, model.rows, seconds))
+    return {**numbers, "gallery": {name: [next(told) for _ in shelf] for name, shelf in shelves.items()}}
+
+
 def thumbnails(root: str, numbers: Mapping[str, Any]) -> dict[str, bytes]:
-    """Small pictures, without metadata, of every item in the gallery that can still be read."""
+    """Small pictures, without metadata, of every item in the gallery that can still be read; none of texts."""
+    if numbers.get("modality") == "text":
+        return {}
     pictures: dict[str, bytes] = {}
     for entry in (entry for shelf in numbers.get("gallery", {}).values() for entry in shelf):
         try:
@@ -257,5 +278,5 @@ def plain(metrics: Mapping[str, Metric]) -> dict[str, dict[str, float | int]]:
     return {name: dataclasses.asdict(metric) for name, metric in metrics.items()}
 
 
-def _rate(images: int, seconds: float) -> float | None:
-    return images / seconds if images and seconds > 0 else None
+def _rate(items: int, seconds: float) -> float | None:
+    return items / seconds if items and seconds > 0 else None

@@ -388,6 +388,7 @@ def tell(found: Ranking, **facts: Any) -> dict[str, Any]:
     return {
         "topwork": VERSION,
         "kind": "ranking",
+        "modality": sample.modality,
         **facts,
         "sample": {
             "items": len(sample),

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from topwork import account, plugins
 from topwork.adaptation import probe as probes
 from topwork.artefact import bundle, card, onnx, statistics, weights
-from topwork.artefact.model import Model
+from topwork.artefact.model import Model, load
 from topwork.artefact.proof import prove
 from topwork.data.overlap import overlap
 from topwork.data.split import keep_together
@@ -58,12 +58,13 @@ Array = NDArray[Any]
 DRAWN = 500  # items of an old class, at most; fewer count for more
 ASKED = 200  # other drawn items of a class that measure
 LEAST = 2  # items of a new class
+UNKEPT = ("bundled:ngrams",)  # a mean of each of their many features, and directions among them, would be too much
 ENOUGH = 2000  # items that statistics are taken from, at least, where features of a tuned backbone have to be computed
 
 
 def of_fit(ground: Ground, rung: Rung, watch: Watch) -> bytes | None:
-    """What a fit leaves for later: statistics of its training items' features; None for several labels."""
-    if ground.dataset.multilabel:
+    """What a fit leaves for later: statistics of its training items' features; None for several labels, n-grams."""
+    if ground.dataset.multilabel or rung.backbone.card.spec in UNKEPT:
         return None
     from threadpoolctl import threadpool_limits
 
@@ -103,7 +104,12 @@ class Old:
     def of(cls, model: Model) -> Old:
         """Raises BadSetting where classes cannot be added."""
         if model.multilabel:
-            raise BadSetting(f"{model.folder} gives several labels. Classes can be added where each image has one")
+            raise BadSetting(f"{model.folder} gives several labels. Classes can be added where each item has one")
+        if model.card.spec in UNKEPT:
+            raise BadSetting(
+                f"{model.folder} tells texts apart by their n-grams, of which it keeps no statistics. Fit again on all "
+                "data, or extend a model with another --backbone"
+            )
         known = statistics.read(model.folder)
         head = weights.head_of((model.folder / bundle.CHECKED[1]).read_bytes(), model.manifest["head"])
         return cls(model, head, known)
@@ -122,6 +128,9 @@ def extend(
 ) -> None:
     """Write to `out` a model that knows the classes of `found` (inspected) beside its own, and prove it."""
     began, old = time.monotonic(), Old.of(model)
+    for given in (found, *([test] if test is not None else [])):
+        if given.modality != model.modality:
+            raise BadData(f"{given.name} holds {given.modality}s, but {model.folder} is a model of {model.modality}s")
     labels = (*model.labels, *(label for label in found.labels if label not in model.labels))
     if test is not None:
         found = _without_asked(found, test, labels, store, watch)
@@ -149,7 +158,7 @@ def extend(
     with new_folder(out, bundle.MARKER) as folder:
         written = bundle.write(
             folder,
-            onnx=onnx.regraft((model.folder / bundle.CHECKED[0]).read_bytes(), head, labels, model.task),
+            onnx=onnx.regraft((model.folder / bundle.CHECKED[0]).read_bytes(), head, labels),
             weights=weights.with_head((model.folder / bundle.CHECKED[1]).read_bytes(), head),
             card=model.card,
             head=head,
@@ -162,10 +171,11 @@ def extend(
             history=(*manifest["history"], f"{fresh} classes and {len(new.y):,} items of {found.name} added: {way}",
                      account.code_version()),
             statistics=statistics.pack(grown),
+            reader=bundle.reader_files(model.folder, manifest),
         )  # fmt: skip
         proof = prove(
             folder,
-            new.dataset.paths(),
+            new.dataset.inputs(),
             probabilities(head, new.x),
             contents=new.dataset.table["content"].to_pylist(),
             store=store,
@@ -176,6 +186,7 @@ def extend(
             **account.score_saved(
                 said,
                 task=model.task,
+                modality=model.modality,
                 multilabel=False,
                 data={"name": found.name, "items": len(new.y), "labels": list(labels), "classes": C,
                       "hash": account.data_hash(found)},
@@ -189,10 +200,12 @@ def extend(
             "proof": {**dataclasses.asdict(proof), "agreement": proof.agreement, "text": proof.text},
             "seconds": {"total": time.monotonic() - began},
         }  # fmt: skip
+        shown = (asked or new).dataset
+        numbers = account.with_texts(numbers, shown.inputs(), load(folder))
         metrics = account.metrics_of(numbers)
         files = {
             "report.json": to_json(numbers),
-            "report.html": render(numbers, account.thumbnails((asked or new).dataset.root, numbers)).encode(),
+            "report.html": render(numbers, account.thumbnails(shown.root, numbers)).encode(),
             "README.md": card.render(
                 written, metrics, measured_on=on["text"], proof=proof.fact, folder=str(out)
             ).encode(),
@@ -205,7 +218,9 @@ def _check(found: Dataset, known: Sequence[str]) -> None:
     few = [label for label, n in zip(found.labels, sizes, strict=True) if label not in known and n < LEAST]
     if few:
         named = ", ".join(map(repr, few[:5]))
-        raise BadData(f"{found.name}: too few images of new classes ({named}). Expected at least {LEAST} each")
+        raise BadData(
+            f"{found.name}: too few {found.modality}s of new classes ({named}). Expected at least {LEAST} each"
+        )
 
 
 def _without_asked(found: Dataset, test: Dataset, labels: Sequence[str], store: Store | None, watch: Watch) -> Dataset:
@@ -214,14 +229,14 @@ def _without_asked(found: Dataset, test: Dataset, labels: Sequence[str], store: 
         raise BadData(f"{test.name} has labels that the model will not know: {unknown[:5]}")
     shared = overlap(test, found, store)
     if shared.any():
-        watch.say(f"note: {int(shared.sum()):,} of the new images are in the test data, too: left out")
+        watch.say(f"note: {int(shared.sum()):,} of the new {found.modality}s are in the test data, too: left out")
     return found.take(np.flatnonzero(~shared))
 
 
 def _items(model: Model, dataset: Dataset, labels: Sequence[str], watch: Watch) -> Items:
     """Features of all that can be read."""
     rows, x, skipped = [], [], []
-    for row, answer in enumerate(model.features(dataset.paths())):
+    for row, answer in enumerate(model.features(dataset.inputs())):
         watch.progress("extract", row + 1, len(dataset))
         if isinstance(answer, Skipped):
             skipped.append(answer)
@@ -229,7 +244,7 @@ def _items(model: Model, dataset: Dataset, labels: Sequence[str], watch: Watch) 
             rows.append(row)
             x.append(answer)
     if not rows:
-        raise BadData(f"{dataset.name}: none of its {len(dataset):,} images can be read")
+        raise BadData(f"{dataset.name}: none of its {len(dataset):,} {dataset.modality}s can be read")
     order = np.array([labels.index(label) for label in dataset.labels])
     dataset = dataset.take(rows)
     return Items(dataset, np.stack(x), order[dataset.targets()], tuple(skipped))

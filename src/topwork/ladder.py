@@ -1,6 +1,6 @@
 """The climb: majority class -> raw pixels -> frozen probe -> last stages -> everything, each kept only where it pays.
 
-Of texts: majority class -> n-grams -> frozen probe -> tuned encoder.
+Of texts: majority class -> n-grams -> static embeddings -> frozen encoder -> contrastive pairs -> last layers -> all.
 
 Every step is a backbone and a head, so all of them are compared, exported and proven in the same way. Up to the probe
 the backbone is frozen and the head is solved on its cached features; a tuned step (`finetune.py`) changes the backbone,
@@ -38,7 +38,7 @@ from topwork.nn.heads import probabilities
 from topwork.nn.log_loss import fit_temperature
 from topwork.store import Store
 from topwork.tasks.classification import checked, hits, item_losses
-from topwork.types import Backbone, Dataset, Features, Head, Metric, Predictions, Probe, Step, Watch
+from topwork.types import DEFAULTS, Backbone, Dataset, Features, Head, Metric, Predictions, Probe, Step, Watch
 
 if TYPE_CHECKING:
     from topwork.source_steps import Lesson
@@ -47,10 +47,14 @@ LEVEL = 0.05  # of the one-sided tests
 SLICES = (32, 32, 160)  # images: one slice pays for opening the backbone, the difference of the others is the pace
 SAMPLED = sum(SLICES)
 AUTO = ("majority", "pixels", "probe", "last_stages", "lp_ft")
-AUTO_TEXT = ("majority", "ngrams", "probe", "last_stages", "lp_ft")
+AUTO_TEXT = ("majority", "ngrams", "static", "probe", "setfit", "last_stages", "lp_ft")
 SIMPLE = {  # steps that have a backbone of their own: which one, and how its head is solved
     "image": {"majority": ("bundled:pixels", "majority"), "pixels": ("bundled:pixels", "logistic")},
-    "text": {"majority": ("bundled:text_small", "majority"), "ngrams": ("bundled:ngrams", "sparse_logistic")},
+    "text": {
+        "majority": ("bundled:text_small", "majority"),
+        "ngrams": ("bundled:ngrams", "sparse_logistic"),
+        "static": ("bundled:text_small", "auto"),
+    },
 }
 TUNING = "adaptation.tuning"
 
@@ -130,9 +134,13 @@ class Climb:
     best: Rung
 
 
-def usual(modality: str) -> tuple[str, ...]:
+def usual(modality: str, backbone: str = "") -> tuple[str, ...]:
     """The steps of `--steps auto`."""
-    return AUTO_TEXT if modality == "text" else AUTO
+    if modality == "image":
+        return AUTO
+    if backbone == DEFAULTS["text"]:  # it is a table: there are no layers to tune
+        return tuple(step for step in AUTO_TEXT if step != "static" and step not in plugins.names(TUNING))
+    return AUTO_TEXT
 
 
 def plan(steps: str | Sequence[str], backbone: str, modality: str = "image") -> tuple[Plan, ...]:
@@ -141,7 +149,7 @@ def plan(steps: str | Sequence[str], backbone: str, modality: str = "image") -> 
     A probe by name, e.g. `logistic(l2=0.1)`, is a probe step solved in that way; what begins with a name of tuning/,
     e.g. `last_stages(1) + l2_sp`, changes the backbone. Raises BadSetting or UnknownName before any work begins.
     """
-    auto = usual(modality)
+    auto = usual(modality, backbone)
     wanted = auto if steps == "auto" else tuple(_split(steps) if isinstance(steps, str) else steps)
     if not wanted:
         raise BadSetting(f"--steps is empty. Expected auto, or some of: {', '.join(auto)}, or a probe such as logistic")
@@ -174,9 +182,7 @@ def without_torch(steps: Sequence[str]) -> tuple[str, ...]:
 def _check_tuning(spec: str, backbone: str) -> None:
     """What can be wrong with a tuned step, before any work."""
     need_train(f"The step '{spec}'")
-    from topwork import search
-    from topwork.adaptation.graft import techniques
-    from topwork.finetune.frozen_part import stages_of
+    from topwork import finetune, search
 
     if search.is_search(spec):
         if processes.count() > 1:
@@ -184,10 +190,7 @@ def _check_tuning(spec: str, backbone: str) -> None:
         search.check(spec)
         find(backbone).module()
         return
-    scope, found = techniques(spec)[0], find(backbone)
-    stages = stages_of(found.module(), found.card.preprocess.crop_px, scope)  # an ONNX file can only be used frozen
-    if stages is not None:
-        scope.boundary(stages.shares)  # type: ignore[attr-defined]
+    finetune.check(spec, find(backbone))  # an ONNX file can only be used frozen
 
 
 def climb(
@@ -208,74 +211,92 @@ def climb(
     `run`: where trainings keep what they need to go on after a kill. `so_far` hears of the way up to a step that may
     take long, before it is taken. `metric`: of the task; a step pays by it, or by being no worse and surer.
     """
-    terms = Terms(store, deadline, watch, run, seed, extraction)
-    rungs: list[Rung] = []
-    steps: list[Step] = []
-    best: Rung | None = None
-    told = -1
-    after: dict[str, Rung] = {}  # by backbone: the source step that was kept, where tuned steps begin
-
-    def judged(old: Rung, new: Rung) -> tuple[bool, str, dict[str, Any]]:
-        return processes.decided(lambda: compare(ground, old, new, metric))
-
+    way = Ascent(ground, Terms(store, deadline, watch, run, seed, extraction), metric, so_far)
     for number, one in enumerate(plans):
-        began = time.monotonic()
-        backbone = _found(one, ground)
+        lessons = sum(plan.lesson is not None for plan in plans[number:])
+        way.take(one, _share(deadline, lessons + 1) if one.lesson else deadline)  # as much is left for what comes after
+    return way.climb()
+
+
+@dataclass(eq=False)
+class Ascent:
+    """A climb on its way."""
+
+    ground: Ground
+    terms: Terms
+    metric: str
+    so_far: Callable[[Climb], None] | None
+    rungs: list[Rung] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    best: Rung | None = None
+    after: dict[str, Rung] = field(default_factory=dict)  # by backbone: the source step kept, where tuned ones begin
+    told: int = -1  # rungs that `so_far` has heard of
+
+    def climb(self) -> Climb:
+        """What has been taken."""
+        assert self.best is not None  # the first step is always required
+        return Climb(tuple(self.rungs), tuple(self.steps), self.best)
+
+    def take(self, one: Plan, deadline: float) -> None:
+        """One step: taken and compared, or left out in words."""
+        began, source = time.monotonic(), one.lesson is not None and not one.tuned
         if one.tuned or one.lesson:
-            if best is not None and so_far is not None and told != len(rungs):
-                so_far(Climb(tuple(rungs), tuple(steps), best))
-                told = len(rungs)
-            frozen = next(
-                (
-                    r
-                    for r in rungs
-                    if r.plan.backbone == one.backbone and not r.plan.tuned and r.plan.methods != ("majority",)
-                ),
-                None,
-            )
-            if frozen is None:
-                features = terms.extract(ground.dataset, backbone)
-                frozen = solve(ground, Plan("probe", one.backbone, ("auto",)), backbone, features, began, watch)
-            lessons = sum(plan.lesson is not None for plan in plans[number:])
-            until = _share(deadline, lessons + 1) if one.lesson else deadline  # as much is left for what comes after
-            if one.tuned:
-                frozen = after.get(one.backbone, frozen)
-                tuned = _tuned(ground, one, frozen, terms.until(until))
-            else:
-                tuned = _taught(ground, one, frozen, terms.until(until))
-            if isinstance(tuned, str):
-                steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, tuned))
-                watch.say(f"{one.name}: {tuned}")
-                continue
-            rung, finish = tuned
-            pays, verdict, gain = (True, "the start", None) if best is None else judged(best, rung)
-            if one.lesson and not one.tuned and best is not None and best is not frozen:  # whether the source helps
-                _, words, gain = judged(frozen, rung)
-                verdict = f"{words.removesuffix(': does not pay')}; {verdict}"
-            if pays:
-                rung = finish()
-            rung = dataclasses.replace(rung, seconds=time.monotonic() - began)
-            if pays and one.lesson and not one.tuned:
-                after[one.backbone] = rung
+            self._tell()
+            frozen = self._frozen_of(one, began)
+            taken = (_tuned if one.tuned else _taught)(self.ground, one, frozen, self.terms.until(deadline))
         else:
-            hurry = not one.required and one.backbone != "bundled:ngrams"  # they are counted faster than a sample
-            sample = _sample(ground.dataset, backbone, store, deadline, extraction) if hurry else []
-            wait = processes.decided(lambda taken=sample: _too_long(taken, len(ground.dataset), deadline))
-            if wait is not None:
-                steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, wait))
-                watch.say(f"{one.name}: {wait}")
-                continue
-            features = terms.extract(ground.dataset, backbone)
-            features = _with_sample(features, sample)
-            rung = solve(ground, one, backbone, features, began, watch)
-            pays, verdict, gain = (True, "the start", None) if best is None else judged(best, rung)
-        step = Step(one.name, rung.spec, _metrics(ground, rung), rung.seconds, pays, verdict, gain)
-        watch.say(f"{one.name}: accuracy {step.metrics['accuracy']} in {rung.seconds:.1f} s, {verdict}")
-        rungs.append(rung)
-        steps.append(step)
-        best = rung if pays else best
-    assert best is not None  # the first step is always required
-    return Climb(tuple(rungs), tuple(steps), best)
+            frozen, taken = None, self._solved(one, began)
+        if isinstance(taken, str):
+            self.steps.append(Step(one.name, one.backbone, {}, time.monotonic() - began, False, taken))
+            self.terms.watch.say(f"{one.name}: {taken}")
+            return
+        rung, finish = taken
+        pays, verdict, gain = (True, "the start", None) if self.best is None else self._judged(self.best, rung)
+        if source and frozen is not None and self.best is not frozen:  # whether the source helps
+            _, words, gain = self._judged(frozen, rung)
+            verdict = f"{words.removesuffix(': does not pay')}; {verdict}"
+        rung = dataclasses.replace(finish() if pays else rung, seconds=time.monotonic() - began)
+        step = Step(one.name, rung.spec, _metrics(self.ground, rung), rung.seconds, pays, verdict, gain)
+        self.terms.watch.say(f"{one.name}: accuracy {step.metrics['accuracy']} in {rung.seconds:.1f} s, {verdict}")
+        self.rungs.append(rung)
+        self.steps.append(step)
+        if pays:
+            self.best = rung
+            if source:
+                self.after[one.backbone] = rung
+
+    def _judged(self, old: Rung, new: Rung) -> tuple[bool, str, dict[str, Any]]:
+        return processes.decided(lambda: compare(self.ground, old, new, self.metric))
+
+    def _tell(self) -> None:
+        """What may take long comes next."""
+        if self.so_far is not None and self.best is not None and self.told != len(self.rungs):
+            self.so_far(self.climb())
+            self.told = len(self.rungs)
+
+    def _frozen_of(self, one: Plan, began: float) -> Rung:
+        """The frozen probe that a step begins from."""
+        if one.tuned and one.backbone in self.after:
+            return self.after[one.backbone]
+        for rung in self.rungs:
+            if rung.plan.backbone == one.backbone and not rung.plan.tuned and rung.plan.methods != ("majority",):
+                return rung
+        backbone = _found(one, self.ground)
+        features = self.terms.extract(self.ground.dataset, backbone)
+        return solve(self.ground, Plan("probe", one.backbone, ("auto",)), backbone, features, began, self.terms.watch)
+
+    def _solved(self, one: Plan, began: float) -> tuple[Rung, Callable[[], Rung]] | str:
+        """A head on a frozen backbone."""
+        ground, terms = self.ground, self.terms
+        backbone = _found(one, ground)
+        hurry = not one.required and one.backbone != "bundled:ngrams"  # they are counted faster than a sample
+        sample = _sample(ground.dataset, backbone, terms) if hurry else []
+        wait = processes.decided(lambda: _too_long(sample, len(ground.dataset), terms.deadline))
+        if wait is not None:
+            return wait
+        features = _with_sample(terms.extract(ground.dataset, backbone), sample)
+        rung = solve(ground, one, backbone, features, began, terms.watch)
+        return rung, lambda: rung
 
 
 def _found(one: Plan, ground: Ground) -> Backbone:
@@ -429,15 +450,13 @@ def compare(ground: Ground, best: Rung, new: Rung, metric: str = "accuracy") -> 
     return False, f"{words}: does not pay", gain
 
 
-def _sample(
-    dataset: Dataset, backbone: Backbone, store: Store | None, deadline: float, extraction: Mapping[str, Any]
-) -> list[Features]:
+def _sample(dataset: Dataset, backbone: Backbone, terms: Terms) -> list[Features]:
     """Features of the first slices of a large dataset, which stay in the cache; none where there is no hurry."""
-    if np.isinf(deadline) or len(dataset) <= 4 * SAMPLED:
+    if np.isinf(terms.deadline) or len(dataset) <= 4 * SAMPLED:
         return []
     ends = np.cumsum(SLICES)
     slices = [np.arange(end - size, end) for end, size in zip(ends, SLICES, strict=True)]
-    return [extract(dataset.take(rows), backbone, store, **extraction) for rows in slices]
+    return [dataclasses.replace(terms, watch=Watch()).extract(dataset.take(rows), backbone) for rows in slices]
 
 
 def _too_long(sample: Sequence[Features], items: int, deadline: float) -> str | None:

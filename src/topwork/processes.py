@@ -76,10 +76,11 @@ def together() -> None:
     """Find the others. Free where there are none; a second call does nothing."""
     if started() == 1 or _us.group is not None:
         return
-    if asked := [name for name in SHARDED if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]:
+    asked = [name for name in SHARDED if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"]
+    if asked and (asked != ["FSDP"] or os.environ.get("FSDP_VERSION", "1") != "2"):
         raise BadSetting(
-            f"accelerate is set to {asked[0]}, which keeps a part of the model in every process; our checkpoints, "
-            "averages and proofs want the whole model in each. Choose MULTI_GPU in its config, or use torchrun"
+            f"accelerate is set to {' and '.join(asked)}, which cuts the model in a way that we cannot follow. "
+            "Expected FSDP with fsdp_version: 2, or MULTI_GPU, in its config, or torchrun"
         )
     if not (importlib.util.find_spec("torch") and importlib.util.find_spec("accelerate")):
         raise MissingExtra.of("train", "A run of several processes")

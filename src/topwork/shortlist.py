@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from topwork.backbones import catalogue, find
 from topwork.errors import BadSetting
 from topwork.store import weights
-from topwork.types import DEFAULTS, Backbone
+from topwork.types import DEFAULTS, Backbone, Card
 
 FIRST_EXPORT_SECONDS = 30.0  # loading torch and writing a graph; on a busy machine more
 PERCENT_PER_DECADE = 9.0  # of ImageNet top-1 for ten times the multiply-adds, where top-1 is not known
@@ -57,6 +59,16 @@ def beyond_card(facts: catalogue.Entry | None, limits: Limits) -> str:
     if size > limits.bytes:
         return f"{size / 1e6:.1f} MB by its card, the limit is {limits.bytes / 1e6:g} MB (--max-size)"
     return ""
+
+
+def foreign(card: Card, facts: Mapping[str, Any]) -> str:
+    """Why a text backbone cannot know most of these inspected texts; "" where it can, or where nobody has said."""
+    shares = facts.get("languages", {})
+    known = sum(share for language, share in shares.items() if language in card.languages)
+    if not card.languages or not shares or known >= 0.5:
+        return ""
+    listed = ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:3])
+    return f"{card.spec} knows {', '.join(card.languages)}, these texts are {listed}"
 
 
 def late(spec: str, share: float) -> str:

@@ -217,6 +217,7 @@ class Card:
     trained_on: str = ""
     origin: str = ""  # where the weights come from
     modality: str = "image"  # what goes in: image, text
+    languages: tuple[str, ...] = ()  # ISO 639-1 codes of those that a text backbone knows; (): nobody has said
 
     @property
     def key(self) -> str:

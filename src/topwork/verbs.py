@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topwork import plugins, processes
+from topwork import live, plugins, processes
 from topwork.errors import BadData, BadSetting, UnknownName
 from topwork.store import tracking
-from topwork.types import DEFAULTS, Choice, Dataset, Features, Findings, Predictions, Skipped, Watch
+from topwork.types import DEFAULTS, Choice, Dataset, Features, Finding, Findings, Predictions, Skipped, Watch
 
 if TYPE_CHECKING:
     from topwork.account import Measured
     from topwork.artefact.model import Model, Prediction
     from topwork.ground import Ground
-    from topwork.ladder import Climb
+    from topwork.ladder import Climb, Plan
     from topwork.store.cache import Cache
 
 TASKS = {"image-classification": "image", "text-classification": "text"}  # and what goes in
@@ -174,6 +174,7 @@ def fit(
         choices.append(chosen)
         watch.say(str(chosen))
         plans = ladder.plan(steps, chosen.value, modality)
+    plans, found = _understood(plans, found, watch)
     plans = source_steps.insert(plans, lessons, source_how, usual if backbone == "auto" else backbone)
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -193,13 +194,18 @@ def fit(
             _save(target, found, ground, climbed, measured, store, clock, watch, facts)
 
     def save_so_far(climbed: Climb) -> None:
+        page.climbed(climbed.steps)
         save(climbed)
         watch.say(f"a first model is in {target}; it stays there if you stop the rest (Ctrl-C)")
 
     run = target.absolute().with_name(f"{target.name}.run")
-    with clock("climb"), tracking.keeping(None if processes.rank() else tracker, target, watch) as tracked:
+    with (
+        clock("climb"),
+        tracking.keeping(None if processes.rank() else tracker, target, watch) as tracked,
+        live.keeping(None if processes.rank() else run, target.name, tracked, metric) as page,
+    ):
         climbed = ladder.climb(
-            ground, plans, store, deadline=deadline, watch=tracked, run=run, seed=seed, so_far=save_so_far,
+            ground, plans, store, deadline=deadline, watch=page.watch, run=run, seed=seed, so_far=save_so_far,
             metric=metric, batch_size=batch_size, engine=engine,
         )  # fmt: skip
     save(climbed)
@@ -272,7 +278,7 @@ def pretrain(
         arch,
         None if time is None else seconds_of(time, "--time"),
         steps,
-        pretraining.SIZE_PX if size is None else size,
+        size,
         batch_size,
         rate,
         seed,
@@ -281,8 +287,12 @@ def pretrain(
         save_seconds,
     )
     pretraining.check_settings(wish)
-    with tracking.keeping(tracking.make(track), wish.out, watch or Watch()) as tracked:
-        return pretraining.pretrain(wish, tracked)
+    run = wish.out.absolute().with_name(f"{wish.out.name}.run")
+    with (
+        tracking.keeping(tracking.make(track), wish.out, watch or Watch()) as tracked,
+        live.keeping(run, wish.out.name, tracked) as page,
+    ):
+        return pretraining.pretrain(wish, page.watch)
 
 
 def rank(
@@ -373,7 +383,7 @@ def extend(
     def labelled(given: str | Path | Dataset) -> Dataset:
         dataset = given if isinstance(given, Dataset) else read(given, **columns)
         if dataset.multilabel:
-            raise BadData(f"{dataset.name} has lists of labels. Expected one label for each image")
+            raise BadData(f"{dataset.name} has lists of labels. Expected one label for each item")
         rows = np.flatnonzero(dataset.table["target"].is_valid().to_numpy(zero_copy_only=False))
         return inspect(dataset.take(rows), drop_leaks=False, watch=watch).dataset
 
@@ -400,10 +410,12 @@ def predict(model: str | Path | Model, inputs: Any, *, top: int = 5) -> Any:
 
 
 def stream(model: str | Path | Model, inputs: Sequence[str], *, top: int = 5) -> Iterator[Prediction | Skipped]:
-    """Predictions for files and everything inside folders, one by one; unreadable ones come back as Skipped."""
+    """Predictions for files and everything inside folders, or for texts, one by one; unreadable ones are Skipped."""
     from topwork.sources import items
 
     opened = load(model) if isinstance(model, (str, Path)) else model
+    if opened.modality == "text":
+        return opened.stream(inputs, top=top)
     paths = (path for name in inputs for path in (items(name) if Path(name).is_dir() else (name,)))
     return opened.stream(paths, top=top)
 
@@ -424,9 +436,9 @@ def evaluate(
     watch = watch or Watch()
     opened = load(model) if isinstance(model, (str, Path)) else model
     dataset = data if isinstance(data, Dataset) else read(data, item_column=item_column, label_column=label_column)
-    targets = _in_labels_of(opened, dataset)
+    targets, inputs = _in_labels_of(opened, dataset), dataset.inputs()
     rows, answers, skipped = [], [], list(dataset.skipped)
-    for row, answer in enumerate(opened.rows(dataset.inputs())):
+    for row, answer in enumerate(opened.rows(inputs)):
         watch.progress("predict", row + 1, len(dataset))
         if isinstance(answer, Skipped):
             skipped.append(answer)
@@ -439,12 +451,13 @@ def evaluate(
     said = Predictions(np.stack(answers), targets[rows], opened.labels, items, opened.multilabel)
     facts = {
         "task": opened.task,
+        "modality": opened.modality,
         "multilabel": opened.multilabel,
         "data": {"name": dataset.name, "items": len(rows), "labels": list(opened.labels), "source": str(data)},
         "skipped": [{"item": s.item, "reason": s.reason} for s in skipped],
         "evaluated_on": {"kind": "test", "n": len(rows), "text": f"{len(rows):,} items of {dataset.name}"},
     }
-    return account.score_saved(said, **facts)
+    return account.with_texts(account.score_saved(said, **facts), [inputs[row] for row in rows], opened)
 
 
 @dataclass
@@ -490,6 +503,21 @@ def _modality(task: str, data: str | Path | Dataset) -> str:
     return sources.modality(data)
 
 
+def _understood(plans: tuple[Plan, ...], found: Findings, watch: Watch) -> tuple[tuple[Plan, ...], Findings]:
+    """Without optional steps whose backbone knows another language; said as a finding."""
+    from topwork.backbones import find
+    from topwork.shortlist import foreign
+
+    reasons = {p.backbone: foreign(find(p.backbone).card, found.facts) for p in plans if p.methods != ("majority",)}
+    strange = {spec: reason for spec, reason in reasons.items() if reason}
+    fix = "name a backbone of that language with --backbone hf:NAME; n-grams know every language"
+    more = tuple(Finding("language", "warning", reason, fix) for reason in strange.values())
+    for finding in more:
+        watch.say(f"{finding.severity}: {finding.message}; {finding.fix}")
+    kept = tuple(p for p in plans if p.required or p.backbone not in strange)
+    return kept, dataclasses.replace(found, findings=(*found.findings, *more))
+
+
 def _check_settings(
     modality: str, backbone: str, steps: str | Sequence[str], split: str, target: Path
 ) -> tuple[tuple[Any, ...], list[Choice]]:
@@ -508,7 +536,7 @@ def _check_settings(
         if not hasattr(found, "fitted"):
             found.graph()  # weights that do not fit, or a card that lies, end it here
     choices = []
-    auto = ladder.usual(modality)
+    auto = ladder.usual(modality, DEFAULTS[modality] if backbone == "auto" else backbone)
     if steps == "auto" and len(here := ladder.without_torch(auto)) < len(auto):
         choices.append(Choice("steps", ", ".join(here), "those that change the backbone need the 'train' extra"))
     return plans, choices
@@ -551,6 +579,7 @@ def _save(
                 data={"name": dataset.name, "items": len(dataset), "hash": account.data_hash(dataset)},
                 history=(*dataset.history, f"kept step {rung.plan.name}: {rung.spec}", account.code_version()),
                 statistics=extending.of_fit(ground, rung, watch),
+                reader=reader.files() if (reader := getattr(rung.backbone, "reader", None)) else None,
             )
         with clock("prove"):
             rows = rung.held if len(rung.held) else rung.rows
@@ -574,6 +603,7 @@ def _save(
                 seconds=clock.total(),
                 **facts,
             )
+            numbers = account.with_texts(numbers, dataset.inputs(), load(folder))
             page = render(numbers, account.thumbnails(dataset.root, numbers))
             readme = card.render(
                 manifest,
@@ -591,6 +621,8 @@ def _in_labels_of(model: Model, dataset: Dataset) -> Any:
     """Targets in the model's order of labels."""
     import numpy as np
 
+    if model.modality != dataset.modality:
+        raise BadData(f"{dataset.name} holds {dataset.modality}s, but the model reads {model.modality}s")
     if model.multilabel != dataset.multilabel:
         kinds = ("one label an item", "lists of labels")
         raise BadData(f"{dataset.name} has {kinds[dataset.multilabel]}, but the model gives {kinds[model.multilabel]}")

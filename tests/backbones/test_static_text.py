@@ -16,6 +16,7 @@ from topwork import backbones
 from topwork.backbones.sources.bundled import FOLDERS
 from topwork.backbones.static_text import open_static
 from topwork.errors import BadData, BadSetting, BadWeights, WeightsNotHere
+from topwork.nn.session import session
 from topwork.nn.static_embedding import pack
 from topwork.store.weights import sha256
 
@@ -173,8 +174,6 @@ def test_it_is_kept_from_where_images_are_expected(monkeypatch):
     for use in (
         lambda: backbones.find("bundled:text_small", "image"),
         lambda: backbones.find("bundled", "text"),
-        lambda: backbones.find("bundled:text_small").graph(),
-        lambda: backbones.find("bundled:text_small").module(),
     ):
         with pytest.raises(BadSetting, match=r"reads (text|image)"):
             use()
@@ -217,3 +216,58 @@ def test_nothing_of_it_imports_torch():
         "assert not {'torch', 'timm', 'sklearn', 'pyarrow', 'transformers', 'tokenizers'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+
+
+@pytest.mark.parametrize("name", ["folder", "wide"])
+def test_graph_and_module_give_what_encode_gives(request, name):
+    backbone = open_static(request.getfixturevalue(name), "local:it")
+    texts = ["Good films!", "", "bad\x00 zzz", "a a film", "good film " * 40, "a"]
+    expected = backbone.encode(texts)
+    ids, weights = backbone.reader.read(texts).padded(np.arange(len(texts)))
+    running = session(backbone.graph(), 1)
+    (x,) = running.run(None, {"ids": ids, "weights": weights})
+    assert np.allclose(x, expected, atol=1e-5)
+    (empty,) = running.run(None, {"ids": ids[1:2, :1], "weights": weights[1:2, :1]})
+    assert not empty.any()
+    torch = pytest.importorskip("torch", reason="needs the train extra")
+    with torch.no_grad():
+        y = backbone.module()(torch.from_numpy(ids), torch.from_numpy(weights))
+    assert np.allclose(y.numpy(), expected, atol=1e-5)
+
+
+@needs_trained
+def test_the_bundled_graph_gives_what_encode_gives():
+    backbone = backbones.find("bundled:text_small", "text")
+    texts = ["What a film!", "", "je ne sais quoi", "long " * 300]
+    ids, weights = backbone.reader.read(texts).padded(np.arange(4))
+    (x,) = session(backbone.graph(), 1).run(None, {"ids": ids, "weights": weights})
+    assert np.abs(x - backbone.encode(texts)).max() < 1e-5
+
+
+def test_a_folder_of_a_static_embedding_is_a_local_backbone(wide):
+    assert backbones.find(f"local:{wide}", "text").card.features == 8
+
+
+class TestNgrams:
+    """bundled:ngrams, which has to be fitted."""
+
+    def test_the_graph_gives_the_readers_weights(self):
+        texts = ["a good film", "a bad film", "so good", "bad acting"] * 8
+        backbone = backbones.find("bundled:ngrams", "text").fitted(texts)
+        read = backbone.reader.read([*texts[:3], "", "zzz"])
+        ids, weights = read.padded(np.arange(5))
+        (x,) = session(backbone.graph(), 1).run(None, {"ids": ids, "weights": weights})
+        expected = np.zeros((5, backbone.card.features), np.float32)
+        for row in range(5):
+            part = slice(read.ends[row], read.ends[row + 1])
+            expected[row, read.ids[part]] = read.weights[part]
+        assert np.array_equal(x, expected)
+
+    def test_unfitted_ones_say_so(self):
+        backbone = backbones.find("bundled:ngrams")
+        with pytest.raises(BadSetting, match="no vocabulary yet"):
+            backbone.graph()
+        with pytest.raises(BadSetting, match="nothing that could be trained"):
+            backbone.module()
+        one, two = (backbone.fitted([text] * 30).card.key for text in ("good film", "bad film"))
+        assert len({backbone.card.key, one, two}) == 3

@@ -47,7 +47,9 @@ def test_cards_are_facts_and_their_graphs_do_what_they_say(place):
         again = backbones.find(card.spec)
         assert again.card == card
         if card.modality == "text":
-            x = again.encode(["one text", "", "another, longer"])
+            read = again.reader.read(["one text", "", "another, longer"])
+            ids, weights = read.padded(np.arange(3))
+            (x,) = session(again.graph(), 1).run(["features"], {"ids": ids, "weights": weights})
             assert (x.dtype, x.shape) == (np.float32, (3, card.features))
             continue
         size = card.preprocess.crop_px

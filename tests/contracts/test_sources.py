@@ -25,7 +25,15 @@ def examples(tmp_path_factory):
         Image.fromarray(np.full((4, 4, 3), i * 20, np.uint8)).save(path)
         rows.append({"path": str(path), "label": "ab"[i % 2]})
     (root / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    texts = [f"__label__{'ab'[i % 2]} a text of number {i}" for i in range(8)]
+    (root / "lines.txt").write_text("\n".join(texts))
+    for i, text in enumerate(texts):
+        path = root / "texts" / "ab"[i % 2] / f"{i}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     return {
+        "text_file": str(root / "lines.txt"),
+        "text_folder": str(root / "texts"),
         "folder": str(root / "photos"),
         "table": str(root / "t.jsonl"),
         "fractals": "fractals:classes=2,per_class=4",
@@ -49,6 +57,10 @@ def test_contract(name, examples):
     assert data.labels == (("class_0000", "class_0001") if drawn else ("a", "b"))
     assert data.targets().tolist().count(1) == 4
     assert len(data.history) == 1
+    if data.modality == "text":
+        assert data.table.schema.field("text").type == pa.string()
+        assert source.modality(examples[name]) == "text"
+        drawn = True
     assert drawn or all(open(path, "rb").close() is None for path in data.paths())
     again = sources.read(examples[name])
     assert again.table == data.table

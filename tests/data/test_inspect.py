@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from topwork import sources
-from topwork.data import inspect as room
+from topwork.data import inspect_image as room
 from topwork.data.inspect import check_trainable, inspect
 from topwork.errors import BadData
 

@@ -118,3 +118,21 @@ def test_own_solver_and_several_labels():
     seen = Predictions(np.full((200, 3), 0.5, np.float32), y, tuple("abc"), multilabel=True)
     several = Context(seen, train_x=x, train_targets=y, train_folds=np.arange(200) % 5)
     assert dict(LabelCurve().run(several))["label_curve"]["points"][-1]["accuracy"] > 0.5
+
+
+def test_axes_of_sparse_features_are_those_of_dense_ones():
+    from scipy.sparse import csr_array
+
+    from topwork.evaluation.quick_ridge import compress
+
+    draw = np.random.default_rng(4)
+    low = draw.normal(0, 1, (60, 3)) @ draw.normal(0, 1, (3, 40))  # all its variance on three axes
+    x = (low * (np.abs(low) > 1)).astype(np.float32)
+    whole = x - x.mean(0)
+    found = compress(csr_array(x), 40)
+    scale = np.sqrt((whole**2).sum() / found.size)
+    np.testing.assert_allclose(found @ found.T * scale**2, whole @ whole.T, atol=1e-3)  # the same distances
+    few = compress(csr_array(x), 3)
+    best = np.linalg.svd(whole)[1][:3]
+    kept = np.linalg.norm(np.linalg.lstsq(few, whole, rcond=None)[0].T @ few.T)
+    assert kept > 0.97 * np.linalg.norm(best)

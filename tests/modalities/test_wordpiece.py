@@ -9,8 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from topwork.errors import BadData, BadSetting
+from topwork.errors import BadData, BadSetting, BadWeights
 from topwork.modalities import text
+from topwork.modalities import wordpiece as module
 from topwork.modalities.wordpiece import WordPiece, normalise
 
 PIECES = ["[UNK]", "un", "##aff", "##able", "want", "##ed", "runn", "##ing", "a", "b", "##b", "naive", "!", "的", "是"]
@@ -72,7 +73,11 @@ def test_random_text_against_the_slow_reading(wordpiece):
     draw = random.Random(0)
     ranges = [(32, 127), (0, 0x250), (0x300, 0x600), (0x2000, 0x2100), (0x4E00, 0x4E40), (0xAC00, 0xAC40)]
     for _ in range(500):
-        raw = "".join(chr(draw.randrange(*draw.choice(ranges))) for _ in range(30)).replace("\x85", "")
+        raw = (
+            "".join(chr(draw.randrange(*draw.choice(ranges))) for _ in range(30))
+            .replace("\x85", "")
+            .replace("\x1e", "")
+        )
         assert wordpiece.words(raw) == [w for w in slow_words(raw) if w], ascii(raw)
 
 
@@ -119,7 +124,7 @@ def test_long_words_and_long_texts(wordpiece, monkeypatch):
     assert cut(wordpiece, "a" + "b" * 99) == ["a"] + ["##b"] * 99
     assert cut(wordpiece, "a" + "b" * 100) == ["[UNK]"]
     assert len(cut(wordpiece, "a b! " * 20_000)) == 60_000
-    monkeypatch.setattr(text, "KNOWN_WORDS", 3)
+    monkeypatch.setattr(module, "KNOWN_WORDS", 3)
     many = [f"a{'b' * n}" for n in range(9)]
     for _ in range(2):
         assert [len(cut(wordpiece, one)) for one in many] == list(range(1, 10))
@@ -148,3 +153,48 @@ def test_the_tokenizers_package_cuts_alike():
     for one in texts:
         assert normalise(one).split() == [w for w, _ in reference.pre_tokenizer.pre_tokenize_str(
             reference.normalizer.normalize_str(one))]  # fmt: skip
+
+
+class TestReader:
+    """What every reader gives: windows of numbers, files that bring it back."""
+
+    def test_read_is_encode(self):
+        reader = WordPiece.of(PIECES)
+        texts = ["unaffable", "", "a naive! want"]
+        ids, ends = reader.encode(texts)
+        read = reader.read(texts)
+        assert read.ids.tolist() == ids.tolist()
+        assert read.ends.tolist() == ends.tolist()
+        assert read.owner.tolist() == [0, 1, 2]
+        assert read.weights is None
+        assert not read.cut.any()
+
+    def test_long_texts_lose_their_end(self, monkeypatch):
+        monkeypatch.setattr(module, "LONGEST", 3)
+        read = WordPiece.of(PIECES).read(["a a a", "a b a b a", "", "b"])
+        assert read.cut.tolist() == [False, True, False, False]
+        assert read.ids.tolist() == [8, 8, 8, 8, 9, 8, 9]
+        assert read.ends.tolist() == [0, 3, 6, 6, 7]
+
+    def test_a_pair_is_two_words(self):
+        reader = WordPiece.of(PIECES)
+        assert reader.read([f"want{text.PAIR}ed"]).ids.tolist() == reader.read(["want ed"]).ids.tolist()
+
+    def test_files_and_back(self):
+        reader = WordPiece.of(PIECES)
+        again = text.open_reader(reader.files())
+        assert again.read(["unaffable!"]).ids.tolist() == reader.read(["unaffable!"]).ids.tolist()
+        with pytest.raises(BadWeights, match="vocabulary"):
+            text.open_reader({**reader.files(), "vocabulary.txt": b"a\na\n"})
+        with pytest.raises(BadWeights, match="names a reader 'words'"):
+            text.open_reader({text.READER: b'{"kind": "words"}'})
+
+    def test_padding_and_buckets(self):
+        read = WordPiece.of(PIECES).read(["a b", "", "a b a"])
+        ids, weights = read.padded(np.array([2, 1, 0]))
+        assert ids.tolist() == [[8, 9, 8], [0, 0, 0], [8, 9, 0]]
+        assert weights.tolist() == [[1, 1, 1], [0, 0, 0], [1, 1, 0]]
+        lengths = np.array([1, 9, 3, 9, 2, 0])
+        batches = list(text.buckets(lengths, tokens=12, most=2))
+        assert sorted(np.concatenate(batches).tolist()) == list(range(6))
+        assert [lengths[b].tolist() for b in batches] == [[9], [9], [3, 2], [1, 0]]

@@ -2,7 +2,7 @@
 
 probe/           heads solved on frozen, cached features, with no training loop
 pretraining/     objectives that make a trunk: supervised, simclr, barlow_twins, dino, mae, distillation, multi_source,
-                 prototypical, reptile
+                 prototypical, reptile; of texts masked_language
 tuning/          what of a trunk and its head may learn, and how: last_stages, full, lp_ft, lora, ...
 surgery/         what changes the layers themselves: mlp_head, replace
 regularization/  what holds a tuning near its start or evens it out: l2_sp, delta, bss, ...
@@ -12,6 +12,8 @@ robust/          learning from the worst of all small changes
 feed.py          items in the order of an epoch, as views: every batch a function of its step
 graft.py         a trunk with a new top, and the method that tunes it by any number of techniques
 joint.py         a technique for several sources at once, a head for each
+parts.py         a step in smaller parts, where memory runs out
+sharded.py       a model of which every process keeps a part
 loop.py          the one training loop; it asks every method the same few questions:
 
     model = method.prepare(trunk, facts)       add heads, freeze, remember the start
@@ -61,6 +63,18 @@ class Facts:
     """Weight (D, Z) and bias (Z,) of the classifier that the trunk was trained with, where they are known."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # images are (pixel / 255 - mean) / std, channel by channel
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    modality: str = "image"  # of the items
+    example: tuple[Tensor, ...] | None = None  # what the trunk is asked about two items; None: two black images
+    vocabulary: Vocabulary | None = None  # of the tokens of texts
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the numbers of a text's tokens mean, as far as a method must know."""
+
+    size: int  # V
+    mask: int | None  # the token that stands for one that is hidden
+    special: tuple[int, ...] = ()  # padding, beginnings, ends: never hidden
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +82,8 @@ class Batch:
     """What a loss is asked about. B items, V views of each."""
 
     views: tuple[Tensor, ...]  # V of (B, 3, S, S) float32, normalised, in the order of the method's `views`; while a
-    # part of the trunk is frozen and cached: what goes into the rest of it, any number of float32 (B, ...)
+    # part of the trunk is frozen and cached: what goes into the rest of it, any number of float32 (B, ...). Of texts:
+    # ids int64 (B, L) and weights float32 (B, L), before them the cached states (B, L, D) where there are some
     rows: Tensor  # (B,) int64: numbers of the items
     targets: Tensor  # (B,) int64 class of each item within its source; -1: not labelled. Or (B, C) float32: shares
     source: Tensor  # (B,) int64: which labelled source an item comes from; 0 when there is one
@@ -88,6 +103,7 @@ class Method:
 
     views: tuple[str, ...] = ("light",)
     needs_labels: bool = False
+    modality: ClassVar[str] = "image"
 
     @property
     def episode(self) -> tuple[int, int] | None:
@@ -140,6 +156,12 @@ class Technique:
         return False
 
     needs_source_head: ClassVar[bool] = False  # `facts.source_head` is wanted
+    modalities: ClassVar[tuple[str, ...]] = ("image", "text")  # of the items that it can work on
+
+    @property
+    def episode(self) -> tuple[int, int] | None:
+        """Classes, and items of each, that are shown one after the other; None: items in any order."""
+        return None
 
     def shares(self, counts: tuple[int, ...]) -> tuple[float, ...] | None:
         """How often each source of so many items is drawn, where several are learnt from."""

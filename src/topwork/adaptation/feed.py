@@ -5,7 +5,9 @@
 An epoch shows every item once, in an order drawn from (seed, epoch); batches run on over its end. Where a method
 names `shares`, m_i = round(N p_i) items of source i make an epoch: each source runs through shuffles of its own, one
 after the other, and `visits` counts how often an item was shown before. Where one names an `episode`, the items of an
-epoch come class by class, a few classes of one source after the other. Batches are prepared in a thread, a few ahead.
+epoch come class by class, a few classes of one source after the other. Where items have lengths (texts), those of like
+length share a batch, so that little is padded: of every CHUNK batches the items are sorted, cut into batches, and the
+batches shuffled. Batches are prepared in a thread, a few ahead.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from topwork.adaptation import Batch, Facts, Method
+from topwork.adaptation import Batch, Facts, Method, Vocabulary
 from topwork.modalities import image_views
 
 Rows = NDArray[np.int64]
 AHEAD = 3  # batches
+CHUNK = 16  # batches whose items are sorted by length: more = less padding, less chance in who meets whom
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -53,6 +56,10 @@ class Feed:
     source_head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None  # of the pretraining: (D, Z), (Z,)
     width: int | None = None  # D of the trunk; None: it is asked with an image
     chosen: Rows | None = None  # items that are shown; None: all
+    modality: str = "image"
+    lengths: Rows | None = None  # (N,) of items that are padded to the longest of their batch
+    example: tuple[torch.Tensor, ...] | None = None  # what the trunk is asked about two items
+    vocabulary: Vocabulary | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -71,7 +78,8 @@ class Feed:
         return Facts(
             features, self.size_px, self.classes, len(shown), steps, shapes, seed, moments,
             counts=tuple(counts.tolist()) if len(self.classes) == 1 else (), multilabel=self.multilabel,
-            mean=self.mean, std=self.std, source_head=self.source_head,
+            mean=self.mean, std=self.std, source_head=self.source_head, modality=self.modality, example=self.example,
+            vocabulary=self.vocabulary,
         )  # fmt: skip
 
     @property
@@ -85,7 +93,7 @@ class Feed:
         counts = tuple(np.bincount(shown, minlength=int(self.sources.max()) + 1).tolist())
         shares = next((s for s in (method.shares(counts) for method in methods) if s is not None), None)
         episode = next((e for e in (method.episode for method in methods) if e is not None), None)
-        order = Order(self.sources, shares, setup.seed, self.chosen, episode, self.targets)
+        order = Order(self.sources, shares, setup.seed, self.chosen, episode, self.targets, self.lengths, setup.batch)
         maker = _Maker(self, tuple(methods), order, setup)
         ahead: deque[tuple[int, Future[list[list[Batch]]]]] = deque()
         with ThreadPoolExecutor(1, "views", initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -125,6 +133,8 @@ class Order:
     chosen: Rows | None = None  # items that are shown; None: all
     episode: tuple[int, int] | None = None  # classes of one source, and items of each, that come together
     targets: NDArray[Any] | None = None  # (N,) class of every item within its source, for episodes
+    lengths: Rows | None = None  # (N,)
+    batch: int = 1  # items of a step, which are of like length
 
     def __post_init__(self) -> None:
         shown = np.arange(len(self.source)) if self.chosen is None else self.chosen
@@ -167,7 +177,28 @@ class Order:
         if self.episode is not None and self.targets is not None:
             grouped = self._in_episodes(row, epoch, *self.episode)
             row, visit = row[grouped], visit[grouped]
+        elif self.lengths is not None:
+            alike = self._by_length(self.lengths[row], epoch)
+            row, visit = row[alike], visit[alike]
         return row, visit
+
+    def _by_length(self, lengths: Rows, epoch: int) -> Rows:
+        """The places (L,) of an epoch's items: batches of like length, in an order of their own.
+
+        Batches run on over the end of an epoch, so that of the first one only the rest belongs to this epoch.
+        """
+        L, B = len(lengths), self.batch
+        begun = -epoch * L % B  # items of this epoch in the batch that the last one began
+        found = [np.arange(min(begun, L))]
+        for number, first in enumerate(range(begun, L, CHUNK * B)):
+            places = np.arange(first, min(first + CHUNK * B, L))
+            places = places[np.argsort(lengths[places], kind="stable")]
+            whole = len(places) // B  # batches; what is left of the last chunk stays at its end
+            spare = places[(skip := _shuffle(whole + 1, self.seed, "spare", epoch, number)[0] * B) :][: len(places) % B]
+            places = np.concatenate([places[:skip], places[skip + len(spare) :]])
+            found += [places[k * B : (k + 1) * B] for k in _shuffle(whole, self.seed, "lengths", epoch, number)]
+            found.append(spare)
+        return np.concatenate(found)
 
     def _in_episodes(self, row: Rows, epoch: int, ways: int, items: int) -> Rows:
         """The places (L,) of an epoch's items, class by class, episode by episode, in an order of their own.

@@ -104,6 +104,8 @@ class Scope(Technique):
     patience: int = 0  # epochs without a smaller log loss on items kept aside, after which it ends; 0: none are
 
     RATE: ClassVar[float] = 1e-3  # where none is named
+    TEXT_RATE: ClassVar[float] = 5e-5  # the same for encoders of texts
+    SOLVES: ClassVar[bool] = False  # the head is solved on the tuned features when the training is over
     LONGER: ClassVar[float] = 1.0  # times the usual number of items are shown, where no epochs are named
 
     def check(self) -> list[str]:
@@ -130,6 +132,18 @@ class Scope(Technique):
     def __post_init__(self) -> None:
         if problems := self.check():
             raise BadSetting(f"{type(self).__name__}: {'; '.join(problems)} cannot be. See `topwork list tuning`")
+
+    def usual_rate(self, modality: str) -> float:
+        """Peak learning rate where none is named."""
+        return self.TEXT_RATE if modality == "text" else self.RATE
+
+    def passes(self) -> int | None:
+        """Epochs, where they are named."""
+        return self.epochs
+
+    def batch_of(self, items: int, usual: int) -> int:
+        """Items at once: as asked, or as usual, but at least four batches an epoch."""
+        return self.batch or min(usual, max(2, items // 4))
 
     def boundary(self, shares: Sequence[Sequence[float]]) -> int:
         """How many layers from below are frozen for good; `shares` of the multiply-adds, layer by layer per stage."""
@@ -176,6 +190,16 @@ def _turn(room: str) -> int:
     return min(ROOMS.index(room), 2)
 
 
+def check_modality(parts: Sequence[Technique], modality: str) -> None:
+    """Raise BadSetting for what cannot work on such items."""
+    for part in parts:
+        if modality not in part.modalities:
+            name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(part).__name__).lstrip("_")
+            raise BadSetting(
+                f"{name} works on {' or '.join(part.modalities)}s, and these items are {modality}s. Leave it out"
+            )
+
+
 def is_tuning(spec: str) -> bool:
     """Whether a step's spec begins with a technique of tuning/; nothing is imported."""
     return spec.partition("(")[0].partition("+")[0].strip() in plugins.names(TUNING)
@@ -214,8 +238,14 @@ class Tune(Method):
         """Those of the first technique that names some."""
         return next((said for part in self.parts if (said := part.shares(counts)) is not None), None)
 
+    @property
+    def episode(self) -> tuple[int, int] | None:
+        """That of the first technique that wants some."""
+        return next((said for part in self.parts if (said := part.episode) is not None), None)
+
     def prepare(self, trunk: nn.Module, facts: Facts) -> nn.Module:
         """The trunk with its head, made ready by every technique in turn."""
+        check_modality(self.parts, facts.modality)
         features, classes = self.weight.shape
         head = nn.Linear(features, classes, device=next(trunk.parameters()).device)
         with torch.no_grad():

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from topwork.adaptation import Facts
 from topwork.adaptation.feed import seed_of
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -61,6 +62,13 @@ def mlp(
 def is_norm(module: nn.Module) -> bool:
     """Whether it is one of the many normalisations, torch's or a library's own."""
     return any("norm" in kind.__name__.lower() for kind in type(module).__mro__) and not any(module.children())
+
+
+def two_items(facts: Facts, device: torch.device) -> tuple[Tensor, ...]:
+    """What a trunk can be tried with: two black images, or two texts."""
+    if facts.example is not None:
+        return tuple(x.to(device) for x in facts.example)
+    return (torch.zeros(2, 3, facts.size_px, facts.size_px, device=device),)
 
 
 @contextlib.contextmanager

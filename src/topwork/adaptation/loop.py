@@ -17,6 +17,7 @@ Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019 (AdamW).
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
 import signal
@@ -34,8 +35,9 @@ from accelerate.utils import DistributedDataParallelKwargs, patch_environment
 from torch import Tensor, nn
 
 from topwork import processes
-from topwork.adaptation import Batch, Method
+from topwork.adaptation import Batch, Method, sharded
 from topwork.adaptation.feed import Feed, Setup, seed_of
+from topwork.adaptation.parts import Supply, free, ran_out, twice
 from topwork.errors import BadSetting
 from topwork.nn import shared_norm
 from topwork.nn.ema import Ema, tensors_of
@@ -83,43 +85,50 @@ def train(
     """
     processes.together()
     watch, accelerator = watch or Watch(), _accelerator(plan, waits=any(method.waits for method in methods))
-    torch.manual_seed(seed_of(plan.seed, "heads"))
-    whole = Together(trunk, methods, feed, plan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    spare = copy.deepcopy(trunk) if sharded.asked() else None  # the trunk itself stays whole
+    final = whole = Together.of(trunk, methods, feed, plan)
+    if spare is not None:
+        whole = sharded.laid_out(Together.of(spare, methods, feed, plan))
+    if judge is not None:
+        final.to(accelerator.device)
     plain = optimizer_of(whole, plan, whole.rates())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # accelerate names an option of torch by its older name
         model, optimizer = accelerator.prepare(whole, plain)
     average = Ema(whole, plan.ema)
-    patience = Patience(whole, average, judge)
+    patience = Patience(whole, average, judge, final)
     memory = Memory(whole, average, plain, patience)
     first = memory.restore(run)
-    log = Log(run, watch, plan, first, stage, lines)
     setup = Setup(plan.steps, plan.batch, plan.seed, plan.parts, str(accelerator.device),
                   accelerator.process_index, accelerator.num_processes)  # fmt: skip
     model.train()
+    learning = any(m.training for m in whole.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    supply = Supply(feed, methods, setup, run, least=1 + learning)
+    work = Work(whole, model, optimizer, accelerator, plan)
     with (
         processes.losing(),
         warnings.catch_warnings(),
         _stop_between_steps() as stop,
-        contextlib.closing(feed.batches(methods, first, setup)) as batches,  # type: ignore[type-var]
+        contextlib.closing(supply),
     ):
         warnings.filterwarnings("ignore", "Grad strides", UserWarning)  # of 1 x 1 convolutions, where they are the same
-        for step, parts in batches if not patience.over else ():
+        if setup.processes > 1 and spare is None and first < plan.steps:
+            while (why := work.short(supply, first)) is not None:
+                watch.say(f"{stage}, {supply.twice(why)}")
+            first = memory.restore(run)
+        log = Log(run, watch, plan, first, stage, lines, f"{feed.modality}s")
+        supply.begin(first)
+        for step, parts in supply if not patience.over else ():
             rate = plan.rate * warm_cosine(step, plan.steps, plan.warmup)
             for group in plain.param_groups:
                 group["lr"] = rate * group["multiple"]
-            for part, batch in enumerate(parts):
-                torch.manual_seed(seed_of(plan.seed, "dropout", step, part, accelerator.process_index))
-                share = len(batch[0].rows) / plan.batch
-                gather = setup.processes == 1 or part + 1 == len(parts)  # gradients, once per step
-                with contextlib.nullcontext() if gather else accelerator.no_sync(model):
-                    with accelerator.autocast(), shared_norm.over_processes():
-                        terms = model(batch)
-                    accelerator.backward(torch.stack(list(terms.values())).sum() * (share * setup.processes))
-                log.note(step, rate, terms, share)
-            accelerator.clip_grad_norm_(whole.parameters(), plan.clip)
-            optimizer.step()
-            optimizer.zero_grad()
+            why = work.step(step, rate, parts, log)
+            if why is not None:  # memory ran out: from the last state again, in smaller parts
+                watch.say(f"{stage}, {supply.twice(why)}")
+                first = memory.restore(run)
+                log = Log(run, watch, plan, first, stage, lines, f"{feed.modality}s")
+                supply.begin(first)
+                continue
             whole.after(parts[-1])
             average.update(step)
             watch.progress(stage, step + 1, plan.steps)
@@ -127,8 +136,10 @@ def train(
             last = enough or step + 1 == plan.steps
             stopped, save, due = processes.agreed(stop.asked, last or bool(run and run.due()), log.due())
             log.flush(step + 1, stopped or save or due, last)
-            if run and (stopped or save):
-                run.save(step + 1, memory.tensors())
+            if stopped or save:
+                kept = memory.tensors()
+                if run:
+                    run.save(step + 1, kept)
             if stopped:
                 raise KeyboardInterrupt
             if enough:
@@ -136,8 +147,10 @@ def train(
     if plan.ema:
         average.apply()
     patience.apply()
-    processes.alike(tensors_of(whole))
-    return whole.finish().eval()
+    if final is not whole:
+        sharded.fill(final.to(accelerator.device), whole)
+    processes.alike(tensors_of(final))
+    return final.finish().eval()
 
 
 class Together(nn.Module):
@@ -151,6 +164,12 @@ class Together(nn.Module):
         several = [f"{name}{i if names.count(name) > 1 else ''}." for i, name in enumerate(names)]
         self.owners = several if len(names) > 1 else [""]
         self.models = nn.ModuleList(method.prepare(trunk, facts) for method in methods)
+
+    @classmethod
+    def of(cls, trunk: nn.Module, methods: Sequence[Method], feed: Feed, plan: Plan) -> Together:
+        """As a training begins with it."""
+        torch.manual_seed(seed_of(plan.seed, "heads"))
+        return cls(trunk, methods, feed, plan).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """All loss terms, under names that say whose they are where there are several methods."""
@@ -178,6 +197,70 @@ class Together(nn.Module):
     def finish(self) -> nn.Module:
         """What the first method makes of it."""
         return self.methods[0].finish(self.models[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A step of the optimiser, from the gradients of its parts."""
+
+    whole: Together
+    model: nn.Module  # the same, as accelerate has wrapped it
+    optimizer: torch.optim.Optimizer
+    accelerator: Accelerator
+    plan: Plan
+
+    def step(self, step: int, rate: float, parts: list[list[Batch]], log: Log) -> str | None:
+        """Done; or, where memory ran out on the way, what was said: then it has to begin from a state that is whole."""
+        try:
+            self._step(step, rate, parts, log)
+        except (RuntimeError, MemoryError) as error:
+            why = ran_out(error)
+            if why is None:
+                raise
+            if processes.count() > 1:  # the others are in the middle of the step
+                raise BadSetting(
+                    f"Memory ran out in one of {processes.count()} processes at step {step} ({why}). Run it again with "
+                    f"less else in memory, or with batch={self.plan.batch // 2}"
+                ) from error
+        else:
+            return None
+        self.optimizer.zero_grad()
+        return why
+
+    def _step(self, step: int, rate: float, parts: list[list[Batch]], log: Log) -> None:
+        accelerator, plan = self.accelerator, self.plan
+        count = accelerator.num_processes
+        for part, batch in enumerate(parts):
+            torch.manual_seed(seed_of(plan.seed, "dropout", step, part, accelerator.process_index))
+            share = len(batch[0].rows) / plan.batch
+            gather = count == 1 or part + 1 == len(parts)  # gradients, once per step
+            with contextlib.nullcontext() if gather else accelerator.no_sync(self.model):
+                with accelerator.autocast(), shared_norm.over_processes():
+                    terms = self.model(batch)
+                accelerator.backward(torch.stack(list(terms.values())).sum() * (share * count))
+            log.note(step, rate, terms, share)
+        accelerator.clip_grad_norm_(self.whole.parameters(), plan.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def short(self, supply: Supply, first: int) -> str | None:
+        """Whether a part does not fit into one of several processes, each of which tries alone: what the first says.
+
+        Nobody may stop in the middle of a shared step, for the others would wait. What this leaves has to be undone.
+        """
+        why = None
+        supply.begin(first)
+        try:
+            with processes.alone(), contextlib.closing(supply), self.accelerator.autocast():
+                _, parts = next(iter(supply))
+                torch.stack(list(self.whole(parts[0]).values())).sum().backward()
+            self.optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            why = ran_out(error)
+            if why is None:
+                raise
+        self.optimizer.zero_grad()
+        return next((said for said in processes.gathered(why) if said is not None), None)
 
 
 def width_of(trunk: nn.Module, size_px: int) -> int:
@@ -223,8 +306,8 @@ class Judge:
 class Patience:
     """The best moment so far, as a judge sees it; all of it lies in the checkpoint."""
 
-    def __init__(self, whole: Together, average: Ema, judge: Judge | None) -> None:
-        self._whole, self._average, self._judge = whole, average, judge
+    def __init__(self, whole: Together, average: Ema, judge: Judge | None, shown: Together) -> None:
+        self._whole, self._average, self._judge, self._shown = whole, average, judge, shown
         self.tensors: dict[str, Tensor] = {}
         if judge is not None:
             self.tensors = {name: t.detach().clone() for name, t in tensors_of(whole).items()}
@@ -244,8 +327,10 @@ class Patience:
         live = {name: t.detach().clone() for name, t in tensors_of(self._whole).items()}
         if self._average.decay:
             self._average.apply()
-        whole = self._whole.eval()
-        value = processes.decided(lambda: judge.measure(whole.models[0]))  # type: ignore[arg-type]
+        if self._shown is not self._whole:
+            sharded.fill(self._shown, self._whole)
+        shown = self._shown.eval()
+        value = processes.decided(lambda: judge.measure(shown.models[0]))  # type: ignore[arg-type]
         if value < self.tensors["value"]:
             for name, tensor in tensors_of(self._whole).items():
                 self.tensors[name].copy_(tensor)
@@ -266,14 +351,14 @@ class Patience:
                 tensor.copy_(self.tensors[name])
 
 
-@dataclass(frozen=True, eq=False)
 class Memory:
-    """All tensors that outlast a step, by name."""
+    """All tensors that outlast a step, by name, and how the model was at the very beginning."""
 
-    model: nn.Module
-    average: Ema
-    optimizer: torch.optim.Optimizer
-    patience: Patience
+    def __init__(self, model: nn.Module, average: Ema, optimizer: torch.optim.Optimizer, patience: Patience) -> None:
+        self.model, self.average, self.optimizer, self.patience = model, average, optimizer, patience
+        self._beginning = {
+            name: sharded.whole(t.detach()).to("cpu", copy=True) for name, t in tensors_of(model).items()
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         """model.NAME, ema.NAME, best.NAME, optimizer.INDEX.NAME."""
@@ -282,27 +367,32 @@ class Memory:
         found |= {f"best.{name}": t for name, t in self.patience.tensors.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer.{index}.{name}": t for name, t in slots.items() if t is not None}
-        return found
+        return {name: sharded.whole(t) for name, t in found.items()}
 
-    @torch.no_grad()
     def restore(self, run: Run | None) -> int:
-        """Put the newest checkpoint in place; the number of steps that lie behind."""
+        """Put the newest checkpoint in place, or the beginning; the number of steps that lie behind."""
         found = run.load() if run else None
         step = processes.decided(lambda: run.step if run and found is not None else None)
-        if step is None:
-            return 0
-        kept = processes.received(found)
+        if step is not None:
+            self._put(processes.received(found))
+            return step
+        kept = {f"{owner}.{name}": t for name, t in self._beginning.items() for owner in ("model", "ema", "best")}
+        self._put({**kept, "best.value": torch.tensor(math.inf), "best.waited": torch.tensor(0)})
+        return 0
+
+    @torch.no_grad()
+    def _put(self, kept: Mapping[str, Tensor]) -> None:
         parts = (("model.", tensors_of(self.model)), ("ema.", self.average.tensors), ("best.", self.patience.tensors))
         for prefix, live in parts:
             for name, tensor in live.items():
-                tensor.copy_(kept[prefix + name])
+                tensor.copy_(sharded.like(kept[prefix + name], tensor))
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in kept.items():
             if name.startswith("optimizer."):
                 _, index, slot = name.split(".")
-                slots.setdefault(int(index), {})[slot] = tensor
+                slots.setdefault(int(index), {})[slot] = sharded.like(tensor, learning[int(index)])
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
-        return step
 
 
 @dataclass
@@ -315,6 +405,7 @@ class Log:
     first: int
     stage: str = ""
     lines: int = 10  # said on the way, evenly
+    items: str = "images"
     _waiting: list[tuple[int, float, float, dict[str, Tensor]]] = field(default_factory=list)
     _flushed: float = field(default_factory=time.monotonic)
     _began: float = field(default_factory=time.monotonic)
@@ -366,9 +457,8 @@ class Log:
         shown = [name for name in lines[-1] if name not in ("step", "rate", "seconds")]
         means = ", ".join(f"{name} {sum(line[name] for line in lines) / len(lines):.3f}" for name in shown)
         left = "" if last else f", {_span(pace * (self.plan.steps - done))} left"
-        self.watch.say(
-            f"{self.stage}, step {done:,} of {self.plan.steps:,}: {means}; {self.plan.batch / pace:,.0f} images/s{left}"
-        )
+        speed = f"{self.plan.batch / pace:,.0f} {self.items}/s"
+        self.watch.say(f"{self.stage}, step {done:,} of {self.plan.steps:,}: {means}; {speed}{left}")
 
 
 def pace(
@@ -402,9 +492,22 @@ def find_rate(
     r(t) = low (high / low)^(t / T); losses are smoothed over about ten steps, and it ends where they are four times the
     smallest. Trains a copy that is thrown away. Smith, Cyclical Learning Rates for Training Neural Networks, WACV 2017.
     """
-    torch.manual_seed(seed_of(plan.seed, "heads"))
     plan = dataclasses.replace(plan, steps=steps)
-    whole = Together(build(), methods, feed, plan).to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    while True:
+        try:
+            return _rate_of(build(), methods, feed, plan, low, high)
+        except (RuntimeError, MemoryError) as error:
+            why = ran_out(error)
+            if why is None:
+                raise
+        plan = dataclasses.replace(plan, parts=twice(plan.parts, plan.batch, why).value)
+        free()
+
+
+def _rate_of(trunk: nn.Module, methods: Sequence[Method], feed: Feed, plan: Plan, low: float, high: float) -> float:
+    steps = plan.steps
+    torch.manual_seed(seed_of(plan.seed, "heads"))
+    whole = Together(trunk, methods, feed, plan).to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = optimizer_of(whole, plan, whole.rates())
     whole.train()
     smooth, best, chosen = 0.0, math.inf, low
@@ -470,7 +573,9 @@ def _accelerator(plan: Plan, waits: bool = False) -> Accelerator:
     named = {} if cpu or ":" not in plan.device else {"ACCELERATE_TORCH_DEVICE": plan.device}
     parallel = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=waits)
     with patch_environment(**named):
-        accelerator = Accelerator(cpu=cpu, mixed_precision=plan.precision, kwargs_handlers=[parallel])
+        parts = sharded.options()
+        accelerator = Accelerator(cpu=cpu, mixed_precision=plan.precision, kwargs_handlers=[parallel], **parts)
+        sharded.settle(accelerator, parts.get("fsdp_plugin"))
     N = accelerator.num_processes
     if processes.count() != N:
         raise BadSetting(f"accelerate finds {N} processes, of which {processes.count()} have met. Start with torchrun")

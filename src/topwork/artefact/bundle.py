@@ -1,13 +1,15 @@
 """The artefact's folder: what lies in it, how it is written, how a damaged one is told.
 
     model.json          task, labels, preprocessing, backbone, head, calibration, data, history, checksums; written last
-    model.onnx          pixels uint8 (N, H, W, 3) -> probabilities (N, C), logits (N, C), features (N, D)
+    model.onnx          pixels uint8 (N, H, W, 3), or ids and weights (W, L) of a text
+                        -> probabilities (N, C), logits (N, C), features (N, D)
     model.safetensors   the same weights as arrays: trunk.*, head.*
     statistics.safetensors   what `extend` needs to know of the classes: counts, means, one covariance; may be absent
+    reader.json         of texts: how they become numbers, with the files that it names (a vocabulary, tokenizer.json)
     README.md           model card        report.html, report.json   the numbers
 
-None of these four holds a time or seconds: the same fit gives the same bits. The other three are for reading; they may
-be edited or left out, so no checksum covers them.
+None of the first five holds a time or seconds: the same fit gives the same bits. The last three are for reading; they
+may be edited or left out, so no checksum covers them.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from topwork.errors import BadWeights, StoreError
+from topwork.modalities.text import READER
 from topwork.types import VERSION, Card, Head, Preprocess
 
 FORMAT = 1
 MARKER = "model.json"
 CHECKED = ("model.onnx", "model.safetensors")
 STATISTICS = "statistics.safetensors"
+_OTHERS = (*CHECKED, STATISTICS, MARKER, "README.md", "report.html", "report.json")
 
 
 def write(
@@ -43,10 +47,13 @@ def write(
     data: Mapping[str, Any] | None = None,
     history: Sequence[str] = (),
     statistics: bytes | None = None,
+    reader: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """Fill a folder with a model that `load` can open; returns what model.json holds."""
+    """Fill a folder with a model that `load` can open; returns what model.json holds. `reader`: Reader.files()."""
     backbone = dataclasses.asdict(card)
     contents: dict[str, bytes] = dict(zip(CHECKED, (onnx, weights), strict=True))
+    read_by = _reader_names(card.modality, reader or {})
+    contents |= {file: (reader or {})[file] for file in read_by}
     if statistics is not None:
         contents[STATISTICS] = statistics
     manifest = {
@@ -54,6 +61,7 @@ def write(
         "topwork": VERSION,
         "name": name,
         "task": task,
+        "modality": card.modality,
         "labels": list(labels),
         "multilabel": multilabel,
         "preprocess": backbone.pop("preprocess"),
@@ -68,6 +76,7 @@ def write(
         "calibration": dict(calibration or {}),
         "data": dict(data or {}),
         "history": list(history),
+        **({"reader": read_by} if read_by else {}),
         "files": {file: {"bytes": len(content), "sha256": _sha256(content)} for file, content in contents.items()},
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -99,16 +108,45 @@ def read(folder: Path) -> dict[str, Any]:
         cure = "Upgrade with: pip install -U topwork" if isinstance(found, int) and found > FORMAT else "Fit again"
         raise StoreError(f"{folder / MARKER} has format {found!r}; Topwork {VERSION} reads {FORMAT}. {cure}")
     known = manifest.get("files", {})
-    for file in (*CHECKED, *((STATISTICS,) if STATISTICS in known else ())):
+    for file in (*CHECKED, *((STATISTICS,) if STATISTICS in known else ()), *_reader_of(folder, manifest)):
         _check(folder / file, known.get(file, {}).get("sha256", ""))
     return manifest
+
+
+def reader_files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    """What the reader of a model of texts was saved as; nothing for images."""
+    return {file: (folder / file).read_bytes() for file in _reader_of(folder, manifest)}
 
 
 def card_of(manifest: Mapping[str, Any]) -> Card:
     """The backbone's card inside a manifest."""
     p = manifest["preprocess"]
     preprocess = Preprocess(**{**p, "mean": tuple(p["mean"]), "std": tuple(p["std"])})
-    return Card(**manifest["backbone"], preprocess=preprocess)
+    backbone = manifest["backbone"]
+    return Card(**{**backbone, "languages": tuple(backbone.get("languages", ()))}, preprocess=preprocess)
+
+
+def _reader_names(modality: str, reader: Mapping[str, bytes]) -> list[str]:
+    """Its files, READER first, once they fit beside the others."""
+    if (modality == "text") != (READER in reader):
+        raise BadWeights(f"A model of {modality}s and the files {', '.join(sorted(reader)) or 'of no reader'}: no pair")
+    names = sorted(reader, key=lambda name: (name != READER, name))
+    if wrong := [name for name in names if not _is_plain(name) or name in _OTHERS]:
+        raise BadWeights(f"A reader cannot be saved as {wrong[0]!r}. Expected a file name of its own")
+    return names
+
+
+def _reader_of(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    names = manifest.get("reader", [])
+    known = manifest.get("files", {})
+    if isinstance(names, list) and all(isinstance(name, str) and _is_plain(name) and name in known for name in names):
+        return names
+    raise StoreError(f"{folder / MARKER} is damaged: it names no reader's files. Fit again")
+
+
+def _is_plain(name: str) -> bool:
+    """A name inside the folder, on every system."""
+    return bool(name) and not name.startswith(".") and not set(name) & set('/\\:*?"<>|\0')
 
 
 def _check(path: Path, expected: str) -> None:

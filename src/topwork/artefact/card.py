@@ -12,7 +12,9 @@ from topwork.types import Metric
 MOST_LABELS = 60
 MOST_WEAK = 5
 
-_USE = """\
+_UNKNOWN = "not known: ask where the weights came from before passing them on"
+
+_IMAGES = """\
 ## Use
 
 ```sh
@@ -46,6 +48,41 @@ print(labels[probabilities.argmax()], probabilities.max())
 Any size of image will do: resizing, cropping and normalising are inside the graph.
 """
 
+_TEXTS = """\
+## Use
+
+```sh
+topwork predict {folder} "some text"
+```
+
+With Topwork in Python, no torch needed:
+
+```python
+import topwork as tw
+
+answer = tw.load("{folder}").predict("some text")
+print(answer.label, answer.probability)
+```
+
+The graph alone, inside this folder; reader.json and the files that it names turn texts into numbers:
+
+```python
+import json, pathlib, numpy as np, onnxruntime as ort
+from topwork.modalities.text import open_reader
+
+session = ort.InferenceSession("model.onnx")
+labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
+names = json.loads(pathlib.Path("model.json").read_bytes())["reader"]
+reader = open_reader({{name: pathlib.Path(name).read_bytes() for name in names}})
+tokens = reader.read(["some text"])
+ids, weights = tokens.padded(np.arange(len(tokens.owner)))  # int64, float32 (W, L): all windows of one text
+probabilities = session.run(["probabilities"], {{"ids": ids, "weights": weights}})[0][0]
+print(labels[probabilities.argmax()], probabilities.max())
+```
+
+Texts of any length will do: one that is longer than a window is read in several, whose features are averaged.
+"""
+
 
 def render(
     manifest: Mapping[str, Any],
@@ -62,19 +99,32 @@ def render(
         _measured(metrics, measured_on, proof),
         _labels(manifest["labels"]),
         _made_of(manifest),
-        _USE.format(folder=folder, min_px=card_of(manifest).preprocess.decode_px),
+        (_TEXTS if _is_text(manifest) else _IMAGES).format(
+            folder=folder, min_px=card_of(manifest).preprocess.decode_px
+        ),
         _limits(manifest, recall or {}),
     ]
     return "\n".join(parts)
 
 
+def _is_text(manifest: Mapping[str, Any]) -> bool:
+    return manifest.get("modality") == "text"
+
+
+def _is_counted(manifest: Mapping[str, Any]) -> bool:
+    """N-grams of the training texts."""
+    return manifest["backbone"]["spec"] == "bundled:ngrams"
+
+
 def _head(manifest: Mapping[str, Any]) -> str:
     task = manifest["task"].replace("-", " ")
     given = "any number of" if manifest["multilabel"] else "one of"
+    below = "counted" if _is_counted(manifest) else "the frozen backbone"
+    one = "a text" if _is_text(manifest) else "an image"
     return (
         f"# {_plain(manifest['name'] or task)}\n\n"
-        f"Made by Topwork {manifest['topwork']} for {task}: an image gets {given} {len(manifest['labels'])} labels.\n"
-        f"Head: `{manifest['head']['method']}`, on the frozen backbone {_plain(manifest['backbone']['name'])}.\n"
+        f"Made by Topwork {manifest['topwork']} for {task}: {one} gets {given} {len(manifest['labels'])} labels.\n"
+        f"Head: `{manifest['head']['method']}`, on {below} {_plain(manifest['backbone']['name'])}.\n"
     )
 
 
@@ -100,7 +150,7 @@ def _made_of(manifest: Mapping[str, Any]) -> str:
     facts = {
         "backbone": f"{backbone['name']} ({backbone['spec']})",
         "architecture": backbone["architecture"],
-        "licence": backbone["licence"] or "not known: ask where the weights came from before passing them on",
+        "licence": backbone["licence"] or ("none: nothing of it was pretrained" if _is_counted(manifest) else _UNKNOWN),
         "trained on": backbone["trained_on"],
         "origin": backbone["origin"],
         "weights": backbone["weights"],
@@ -113,13 +163,16 @@ def _made_of(manifest: Mapping[str, Any]) -> str:
 
 
 def _limits(manifest: Mapping[str, Any], recall: Mapping[str, Metric]) -> str:
+    one, none = ("text", "is about none") if _is_text(manifest) else ("picture", "shows none")
     lines = [
-        "* Measured on pictures like those it was trained on; on others it may do worse, nobody has measured how much."
+        f"* Measured on {one}s like those it was trained on; on others it may do worse, nobody has measured how much."
     ]
     if not manifest["multilabel"]:
-        lines.append("* Names one of its labels for every picture, also for one that shows none of them.")
+        lines.append(f"* Names one of its labels for every {one}, also for one that {none} of them.")
     if manifest["head"]["kind"] == "knn":
-        lines.append("* Holds the features of its training images: pass it on only where these may be passed on.")
+        lines.append(f"* Holds the features of its training {one}s: pass it on only where these may be passed on.")
+    if _is_counted(manifest):
+        lines.append("* Whether a word was in its training texts can be told: pass it on only where that may be known.")
     lines += [
         f"* Weak: {_plain(label)}, of which {m} are found (95 % interval, n = {m.n:,})." for label, m in _weak(recall)
     ]

@@ -1,7 +1,9 @@
-"""One ONNX graph from raw pixels to probabilities: model.onnx.
+"""One ONNX graph from raw pixels, or from the numbers of a text, to probabilities: model.onnx.
 
     pixels uint8 (N, H, W, 3), any H, W -> geometry -> normalise -> trunk -> head ->
         probabilities float32 (N, C), logits float32 (N, C), features float32 (N, D)
+    ids int64 (W, L), weights float32 (W, L), all windows of one text -> trunk -> mean over the windows -> head ->
+        the same with N = 1
 
 Geometry and normalise are the graphs that extraction ran, so nothing is written twice. Temperature and activation are
 inside; labels (a JSON list) and task are in the file's metadata. The same parts give the same bytes.
@@ -13,6 +15,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from topwork.errors import BadWeights
 from topwork.types import Backbone, Head
 
@@ -20,27 +24,84 @@ if TYPE_CHECKING:
     import onnx
 
 OUTPUTS = ("probabilities", "logits", "features")
+INPUTS = ("ids", "weights")  # of texts
+
+_WINDOWS = """
+<ir_version: 9, opset_import: ["" : 19]>
+windows (float[W, D] features) => (float[1, D] text)
+{
+    axis = Constant <value = int64[1] {0}> ()
+    text = ReduceMean <keepdims = 1> (features, axis)
+}"""
 
 
-def compose(backbone: Backbone, head: Head, labels: Sequence[str], task: str = "image-classification") -> bytes:
-    """The whole model as one serialised graph."""
+def compose(backbone: Backbone, head: Head, labels: Sequence[str], task: str | None = None) -> bytes:
+    """The whole model as one serialised graph; `task` is classification of the backbone's modality if not named."""
     import onnx
 
-    from topwork.modalities.image_graph import geometry, normalise
     from topwork.nn import onnx_graph
 
     classes = head.arrays["weight" if head.kind == "linear" else "votes"].shape[1]
     if classes != len(labels):
         raise BadWeights(f"The head tells {classes} classes apart, but there are {len(labels)} labels")
-    preprocess = backbone.card.preprocess
     trunk = onnx.load_from_string(backbone.graph())
     trunk.graph.name = "trunk"
+    task = task or f"{backbone.card.modality}-classification"
+    if backbone.card.modality == "text":
+        return _of_texts(trunk, head, labels, task)
+    from topwork.modalities.image_graph import geometry, normalise
+
+    preprocess = backbone.card.preprocess
     model = onnx_graph.chain(geometry(preprocess), normalise(preprocess), trunk, onnx_graph.head(head))
     return _finished(model, f"trunk/{trunk.graph.output[0].name}", head, labels, task)
 
 
-def regraft(model: bytes, head: Head, labels: Sequence[str], task: str = "image-classification") -> bytes:
-    """A whole model with another head: what lies below its features stays as it is."""
+def _of_texts(trunk: onnx.ModelProto, head: Head, labels: Sequence[str], task: str) -> bytes:
+    from onnx import parser
+
+    from topwork.nn import onnx_graph
+
+    inputs = tuple(given.name for given in trunk.graph.input)
+    if inputs != INPUTS:
+        raise BadWeights(f"The trunk reads {', '.join(inputs) or 'nothing'}. Expected {' and '.join(INPUTS)} of a text")
+    windows = parser.parse_model(_WINDOWS)
+    model = onnx_graph.chain(trunk, windows, onnx_graph.head(head))
+    end = f"windows/{windows.graph.output[0].name}"
+    if head.kind == "linear" and _is_scattered(trunk.graph):
+        _add_rows(model.graph, end)
+    return _finished(model, end, head, labels, task)
+
+
+def _is_scattered(trunk: onnx.GraphProto) -> bool:
+    """Whether the features are nothing but the weights, added up at the ids: n-grams."""
+    last = trunk.node[-1]
+    reduced = any(entry.name == "reduction" and entry.s == b"add" for entry in last.attribute)
+    onto = next((node.op_type for node in trunk.node if last.input and node.output[0] == last.input[0]), "")
+    return last.op_type == "ScatterElements" and reduced and (*last.input[1:],) == INPUTS and onto == "ConstantOfShape"
+
+
+def _add_rows(graph: onnx.GraphProto, features: str) -> None:
+    """x W + b with a few hundred of 100,000 features above zero: the rows of W at the ids, weighed and added up."""
+    from onnx import helper, numpy_helper
+
+    at, gemm = next((i, node) for i, node in enumerate(graph.node) if node.op_type == "Gemm" and features in node.input)
+    _, weight, bias = gemm.input
+    graph.initializer.extend([numpy_helper.from_array(np.array([i]), f"head/axis{i}") for i in (0, 1)])
+    nodes = [
+        helper.make_node("Gather", [weight, "ids"], ["head/rows"], axis=0),  # (W, L, C)
+        helper.make_node("Unsqueeze", ["weights", "head/axis1"], ["head/line"]),  # (W, 1, L)
+        helper.make_node("MatMul", ["head/line", "head/rows"], ["head/windows"]),  # (W, 1, C)
+        helper.make_node("Squeeze", ["head/windows", "head/axis1"], ["head/each"]),
+        helper.make_node("ReduceMean", ["head/each", "head/axis0"], ["head/sum"], keepdims=1),
+        helper.make_node("Add", ["head/sum", bias], list(gemm.output)),
+    ]
+    before, after = list(graph.node[:at]), list(graph.node[at + 1 :])
+    graph.ClearField("node")
+    graph.node.extend([*before, *nodes, *after])
+
+
+def regraft(model: bytes, head: Head, labels: Sequence[str]) -> bytes:
+    """A whole model with another head: what lies below its features stays as it is, and so does the task."""
     import onnx
     from onnx import compose as joining
 
@@ -65,6 +126,7 @@ def regraft(model: bytes, head: Head, labels: Sequence[str], task: str = "image-
     version = next(entry.version for entry in opset if entry.domain in ("", "ai.onnx"))
     top = joining.add_prefix(onnx_graph.plain(onnx_graph.head(head), version), "head/", rename_outputs=False)
     joined = joining.merge_models(trunk, top, io_map=[(end, top.graph.input[0].name)], name=name)
+    task = next((entry.value for entry in below.metadata_props if entry.key == "task"), "")
     return _finished(onnx_graph.plain(joined, version), end, head, labels, task)
 
 

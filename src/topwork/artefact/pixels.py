@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+ONE = "an image"
 EXPECTED = "a path, the bytes of an image file, a PIL image or a numpy array (H, W, 3)"
 
 

@@ -1,8 +1,9 @@
-"""Proof that the saved folder answers as the trained model did: a new process, the raw files, every label the same.
+"""Proof that the saved folder answers as the trained model did: a new process, the raw items, every label the same.
 
     python -m topwork.artefact.proof FOLDER       standard input: items, one JSON line; output: rows of float32 (N, C)
 
-The new process knows nothing but the folder and the file names; the comparison happens here. It must hold that
+Items are paths of images, or the texts themselves. The new process knows nothing but these and the folder; the
+comparison happens here. It must hold that
 
     label_saved = label_trained for every item    (multi-label: the same set of labels above 0.5)
     max |p_saved - p_trained| <= TOLERANCE        (the same labels at another temperature are not the same model)
@@ -11,12 +12,14 @@ Two sums of the same numbers in another order differ by about 1e-6, so where two
 in both answers, neither is better: such ties are counted and said, not hidden. NOISE is fixed beforehand; with the
 measured difference in its place, every disagreement would excuse itself.
 
-Answers are remembered by model.onnx, image contents, versions and machine; the comparison is always made afresh.
+Answers are remembered by model.onnx, the reader's files, contents, versions and machine; the comparison is always made
+afresh.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -24,7 +27,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -32,6 +36,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from topwork.artefact import bundle
+from topwork.artefact.texts import shortened
 from topwork.errors import ProofFailed
 from topwork.store import Store
 from topwork.types import VERSION, Progress, silent
@@ -53,6 +58,7 @@ class Proof:
     max_difference: float  # of any probability
     seconds: float
     reused: bool  # the answers were known from before; the comparison is new
+    modality: str = "image"
 
     @property
     def agreement(self) -> float:
@@ -64,14 +70,18 @@ class Proof:
         """What was shown, without how long it took: the same for the same model."""
         tied = f" ({self.ties} more are ties within {NOISE:g})" if self.ties else ""
         return (
-            f"same label for {self.items - self.ties:,} of {self.items:,} images{tied}, "
+            f"same label for {self.items - self.ties:,} of {self.items:,} {self.modality}s{tied}, "
             f"largest probability difference {self.max_difference:.1e}"
         )
 
     @property
     def text(self) -> str:
         """One line for the terminal."""
-        how = "asked before for these bytes and images" if self.reused else f"a new process, {self.seconds:.1f} s"
+        how = (
+            f"asked before for these bytes and {self.modality}s"
+            if self.reused
+            else f"a new process, {self.seconds:.1f} s"
+        )
         return f"{self.fact} ({how})"
 
 
@@ -87,7 +97,7 @@ def prove(
 ) -> Proof:
     """Compare the saved model with expected probabilities (N, C); ProofFailed if it is not the same model.
 
-    With the items' content hashes and a store, answers that these bytes gave to these images are not asked for again.
+    With the items' content hashes and a store, answers that these bytes gave to these items are not asked for again.
     """
     began = time.monotonic()
     manifest = bundle.read(folder)
@@ -99,14 +109,18 @@ def prove(
     multilabel = manifest["multilabel"]
     reused = answers is not None and _same(answers, expected, multilabel, tolerance)  # else asked again, to be sure
     if answers is None or not reused:
-        answers = _ask(folder, items, shape, progress)
+        answers = _ask(folder, items, shape, progress, _modality(manifest))
         if store is not None and key and answers.nbytes <= LARGEST_BYTES:
             store.put_many("proof", [(key, answers.tobytes())])
     other, tied = disagreement(answers, expected, multilabel)
     if not _same(answers, expected, multilabel, tolerance):
         raise ProofFailed(_complaint(answers, expected, other, items, manifest["labels"], tolerance))
     worst = float(np.abs(answers - expected).max())
-    return Proof(len(items), int(tied.sum()), worst, time.monotonic() - began, reused)
+    return Proof(len(items), int(tied.sum()), worst, time.monotonic() - began, reused, _modality(manifest))
+
+
+def _modality(manifest: Mapping[str, Any]) -> str:
+    return manifest.get("modality", "image")
 
 
 def _same(answers: NDArray[np.float32], expected: NDArray[np.float32], multilabel: bool, tolerance: float) -> bool:
@@ -142,13 +156,16 @@ def _complaint(
     row = int((difference.max(1) + other).argmax())  # another label first, then the largest difference
     said, meant = (f"{labels[p[row].argmax()]} {p[row].max():.4f}" for p in (answers, expected))
     worst = difference.max()
+    item = shortened(items[row], 300)
     return (
         f"The saved model is not the trained one: {int(other.sum()):,} of {len(items):,} labels differ, the largest "
-        f"probability difference is {worst:.1e} (allowed {tolerance:g}); {items[row]}: saved {said}, trained {meant}"
+        f"probability difference is {worst:.1e} (allowed {tolerance:g}); {item}: saved {said}, trained {meant}"
     )
 
 
-def _ask(folder: Path, items: Sequence[str], shape: tuple[int, int], progress: Progress) -> NDArray[np.float32]:
+def _ask(
+    folder: Path, items: Sequence[str], shape: tuple[int, int], progress: Progress, modality: str
+) -> NDArray[np.float32]:
     """(N, C) probabilities from a new process, which dies when this one does: its standard input ends."""
     answers = np.empty(shape, "<f4")  # (N, C)
     command = [sys.executable, "-P", "-m", __spec__.name, str(folder)]
@@ -167,7 +184,9 @@ def _ask(folder: Path, items: Sequence[str], shape: tuple[int, int], progress: P
         if code:
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines() or ["it ended without a word"]
-            raise ProofFailed(f"The saved model could not be asked in a new process (image {done + 1:,}): {said[-1]}")
+            raise ProofFailed(
+                f"The saved model could not be asked in a new process ({modality} {done + 1:,}): {said[-1]}"
+            )
     return answers
 
 
@@ -192,13 +211,26 @@ def _exchange(
 def _key(manifest: dict[str, Any], contents: Sequence[bytes]) -> bytes:
     """Everything that an answer depends on."""
     import onnxruntime
-    import PIL
 
-    facts = [manifest["files"]["model.onnx"]["sha256"], manifest["preprocess"], platform.node(), platform.machine()]
-    versions = [VERSION, onnxruntime.__version__, PIL.__version__]
+    files = ["model.onnx", *manifest.get("reader", [])]
+    facts = [[manifest["files"][file]["sha256"] for file in files], manifest["preprocess"]]
+    facts += [platform.node(), platform.machine()]
+    versions = [VERSION, onnxruntime.__version__, *_readers(_modality(manifest))]
     hashed = hashlib.sha256(json.dumps([facts, versions]).encode())
     hashed.update(b"".join(contents))
     return hashed.digest()
+
+
+def _readers(modality: str) -> list[str]:
+    """Versions of what reads the items."""
+    if modality == "image":
+        import PIL
+
+        return [PIL.__version__]
+    try:
+        return [unicodedata.unidata_version, importlib.metadata.version("tokenizers")]
+    except importlib.metadata.PackageNotFoundError:
+        return [unicodedata.unidata_version]
 
 
 def _remembered(store: Store, key: bytes, shape: tuple[int, int]) -> NDArray[np.float32] | None:

@@ -1,5 +1,6 @@
 """Files of the hubs: from the cache on this machine first, from the network only if it answers at once.
 
+    hub_files("org/name", (...), ...)    several files of one repository, some of which it may lack
     hub_file("timm/resnet18.a1_in1k", ("model.safetensors",), spec) -> Path      Hugging Face hub, safetensors only
     url_file("https://.../resnet18-f37072fd.pth", folder, spec) -> Path           one file by address
 
@@ -9,6 +10,7 @@ what. HF_HUB_OFFLINE=1 asks nobody.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -58,6 +60,23 @@ def hub_file_here(repo: str, names: Sequence[str]) -> Path | None:
         if isinstance(found, str):
             return Path(found)
     return None
+
+
+def hub_files(
+    repo: str, needed: Sequence[str], optional: Sequence[str], weights: Sequence[str], spec: str
+) -> tuple[Path, ...]:
+    """All needed files and the weights; those that a repository may lack are asked for before its weights come."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    name, _, revision = repo.partition("@")
+    found = [hub_file(repo, (file,), spec) for file in needed]
+    if hub_file_here(repo, weights) is None:  # with its weights here it is complete: nobody is asked for more
+        for file in optional:
+            if hub_file_here(repo, (file,)) is None and not settings.offline():
+                with contextlib.suppress(OSError, errors.HfHubHTTPError, errors.EntryNotFoundError):
+                    huggingface_hub.hf_hub_download(name, file, revision=revision or None, etag_timeout=WAIT_SECONDS)
+    return (*found, hub_file(repo, weights, spec))
 
 
 def cached_repos() -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 card.json           ours: card.json and a safetensors file, or an ONNX file, or both (below)
 config.json         timm's on the hub: config.json with "architecture", model.safetensors (`timm_folder.py`)
                     transformers': config.json with "model_type", preprocessor_config.json, model.safetensors
-                    (`transformers_folder.py`)
+                    (`transformers_folder.py`), or a text encoder with tokenizer.json (`text_folder.py`)
 
+A card.json of modality "text" is that of a static embedding (`static_text.py`). Another one
 card.json needs   file, architecture, input_size [3, S, S], resize_short_side, mean, std
       may hold    name, sha256, files {NAME: {sha256}}, interpolation, fit, colour_order, num_features, num_parameters,
                   multiply_adds, licence, trained_on, source, onnx {file, input, output | outputs, layout, pool},
@@ -40,6 +41,10 @@ NEEDED_ONNX = ("file", "input_size", "mean", "std")
 def open_folder(folder: Path, spec: str) -> Backbone:
     """The backbone that a folder holds; its files are checked against its card."""
     if (folder / "card.json").is_file():
+        if read_json(folder / "card.json").get("modality") == "text":
+            from topwork.backbones.static_text import open_static
+
+            return open_static(folder, spec)
         return _open_card(folder, spec)
     if not (folder / "config.json").is_file():
         raise WeightsNotHere(
@@ -51,6 +56,10 @@ def open_folder(folder: Path, spec: str) -> Backbone:
         from topwork.backbones.timm_folder import open_timm
 
         return open_timm(folder, config, spec)
+    from topwork.backbones.text_folder import open_text, reads_text
+
+    if reads_text(config):
+        return open_text(folder, config, spec)
     from topwork.backbones.transformers_folder import open_transformers
 
     return open_transformers(folder, config, spec)

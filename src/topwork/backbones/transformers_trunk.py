@@ -47,9 +47,17 @@ class TransformersTrunk(nn.Module):
 
 def build(folder: Path, kind: str, feature: str) -> nn.Module:
     """The trunk with the folder's weights: every tensor of the encoder is in the file, and none is left over."""
-    load(folder / "model.safetensors")  # readable and finite
     maker = getattr(transformers, VISION.get(kind, "AutoModel"))
     options: dict[str, Any] = {"add_pooling_layer": False} if kind in WITHOUT_POOLER else {}
+    network = loaded(folder, maker, **options)
+    trunk = TransformersTrunk(network, feature).eval()
+    trunk.untrained = functools.partial(_as_begun, type(network), network.config, feature, options)  # type: ignore[assignment]
+    return trunk
+
+
+def loaded(folder: Path, maker: Any, attention: str = "eager", **options: Any) -> Any:
+    """A network of transformers with the weights of a folder, all of them and no others."""
+    load(folder / "model.safetensors")  # readable and finite
     try:
         with _silence():
             network, told = maker.from_pretrained(
@@ -58,7 +66,7 @@ def build(folder: Path, kind: str, feature: str) -> nn.Module:
                 use_safetensors=True,
                 trust_remote_code=False,
                 dtype="float32",
-                attn_implementation="eager",
+                attn_implementation=attention,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 **options,
@@ -67,9 +75,7 @@ def build(folder: Path, kind: str, feature: str) -> nn.Module:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadWeights(f"transformers {transformers.__version__} cannot build {folder}: {said}") from error
     _check(network, told, folder)
-    trunk = TransformersTrunk(network, feature).eval()
-    trunk.untrained = functools.partial(_as_begun, type(network), network.config, feature, options)  # type: ignore[assignment]
-    return trunk
+    return network
 
 
 def _as_begun(kind: type[nn.Module], config: Any, feature: str, options: dict[str, Any]) -> nn.Module:

@@ -180,7 +180,7 @@ def export(trunk: nn.Module, size_px: int) -> bytes:
     """The trunk as a self-contained ONNX graph, proven against torch on random images."""
     trunk = trunk.eval()
     images = torch.randn(3, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
-    with _silence(), torch.no_grad():
+    with quiet(), torch.no_grad():
         expected = _features(trunk, images)  # (3, D)
     return _exported(trunk, images, ("features",), (expected,))
 
@@ -194,7 +194,7 @@ def export_below(below: nn.Module, size_px: int) -> bytes:
 
 
 def _exported(module: nn.Module, images: Tensor, outputs: tuple[str, ...], expected: tuple[np.ndarray, ...]) -> bytes:
-    with _silence(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
             (images[:2],),
@@ -206,7 +206,7 @@ def _exported(module: nn.Module, images: Tensor, outputs: tuple[str, ...], expec
             verbose=False,
         )
     assert program is not None
-    graph = onnx_graph.to_bytes(_named(onnx_graph.plain(program.model_proto)))
+    graph = onnx_graph.to_bytes(named(onnx_graph.plain(program.model_proto)))
     _prove(graph, images.numpy(), expected)
     return graph
 
@@ -238,7 +238,7 @@ def _timm(architecture: Architecture) -> nn.Module:
     import timm
 
     try:
-        with _silence():
+        with quiet():
             return timm.create_model(architecture.name, pretrained=False, **architecture.options)
     except (RuntimeError, TypeError, ValueError) as error:
         raise BadWeights(f"timm {timm.__version__} cannot build {architecture}: {error}") from error
@@ -274,7 +274,7 @@ def _drop_last_linear(network: nn.Module) -> bool:
     return False
 
 
-def _named(model: onnx.ModelProto) -> onnx.ModelProto:
+def named(model: onnx.ModelProto) -> onnx.ModelProto:
     """Names from the order of the graph; the exporter's own hold counters of the process that it ran in."""
     graph = model.graph
     graph.name = "trunk"
@@ -310,7 +310,7 @@ def _prove(graph: bytes, images: np.ndarray, expected: tuple[np.ndarray, ...]) -
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter talks to its developers, through warnings and loggers."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "timm")]
     levels = [logger.level for logger in loggers]

@@ -15,20 +15,24 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+ANY_LENGTH = 1024  # tokens that a graph is proven with where its reader knows no windows
+
+
 @dataclass(frozen=True, eq=False)
 class Tuned:
     """A trunk in memory."""
 
     card: Card
     trunk: nn.Module
+    reader: Any = None  # of texts: modalities.text.Reader
     _graphs: list[bytes] = field(default_factory=list)
 
     @classmethod
-    def of(cls, card: Card, trunk: nn.Module, features: int, how: str) -> Tuned:
+    def of(cls, card: Card, trunk: nn.Module, features: int, how: str, reader: Any = None) -> Tuned:
         """With a card that says what it was, how it was changed, and which weights it has now."""
         trained_on = f"{card.trained_on}; tuned: {how}" if card.trained_on else f"tuned: {how}"
         changed = dataclasses.replace(card, weights=checksum(trunk), features=features, trained_on=trained_on)
-        return cls(changed, trunk.cpu().eval())
+        return cls(changed, trunk.cpu().eval(), reader)
 
     def module(self) -> nn.Module:
         """A trunk of one's own in eval mode: what is done to it leaves this one as it is."""
@@ -37,10 +41,24 @@ class Tuned:
     def graph(self) -> bytes:
         """The trunk as ONNX; exported once."""
         if not self._graphs:
+            self._graphs.append(self._export())
+        return self._graphs[0]
+
+    def _export(self) -> bytes:
+        if self.reader is None:
             from topwork.backbones.trunk import export
 
-            self._graphs.append(export(self.trunk, self.card.preprocess.crop_px))
-        return self._graphs[0]
+            return export(self.trunk, self.card.preprocess.crop_px)
+        from torch import nn
+
+        from topwork.backbones import text_trunk
+
+        trunk = self.module()
+        for part in trunk.modules():
+            if hasattr(part, "set_attn_implementation"):
+                part.set_attn_implementation("eager")  # type: ignore[operator]  # the one that can be exported
+        words = next(part.num_embeddings for part in trunk.modules() if isinstance(part, nn.Embedding))
+        return text_trunk.export(trunk, getattr(self.reader, "longest", ANY_LENGTH), words)
 
     def ready(self) -> bool:
         """Whether graph() costs nothing."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import typer
 
-_DATA = typer.Argument(..., help="A folder with a folder per class, or a table (csv, tsv, jsonl, parquet).")
-_ITEM = typer.Option(None, help="Column of a table that holds the images. Guessed and said otherwise.")
+_DATA = typer.Argument(..., help="Images or texts: a folder per class, or a table (csv, tsv, jsonl, parquet).")
+_ITEM = typer.Option(None, help="Column of the images or texts; a pair: A,B. Guessed and said.")
 _LABEL = typer.Option(None, help="Column of a table that holds the labels. Guessed and said otherwise.")
 
 
@@ -61,7 +61,7 @@ def split(
     label_column: str = _LABEL,
     seed: int = typer.Option(0, help="The same seed gives the same split."),
 ) -> None:
-    """Write a table that says which item is in which split; copies of one picture stay on one side."""
+    """Write a table that says which item is in which split; copies of one item stay on one side."""
     from topwork import verbs
     from topwork.cli.console import watching
     from topwork.data.write import write_table
@@ -78,7 +78,7 @@ def extract(
     data: str = _DATA,
     out: Path = typer.Option(..., help="File to write: parquet or npz."),
     backbone: str = typer.Option("auto", help="auto (the bundled one), timm:NAME, hf:NAME, local:FOLDER ..."),
-    batch_size: int = typer.Option(None, min=1, help="Images in one forward pass. Chosen and said otherwise."),
+    batch_size: int = typer.Option(None, min=1, help="Images or texts in one forward pass. Chosen and said otherwise."),
     engine: str = typer.Option("auto", help="auto, onnxruntime or torch."),
     item_column: str = _ITEM,
     label_column: str = _LABEL,

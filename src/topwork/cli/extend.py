@@ -14,10 +14,10 @@ def add_to(app: typer.Typer) -> None:
 
 def extend(
     model: str = typer.Argument(..., help="Folder of a saved model."),
-    data: str = typer.Argument(..., help="Images of the new classes: a folder per class, or a table."),
+    data: str = typer.Argument(..., help="Items of the new classes: a folder per class, or a table."),
     out: Path = typer.Option(..., help="Where the new model goes."),
     test: str = typer.Option(None, help="Test items of old (and new) classes: what was kept? Without: drawn items."),
-    item_column: str = typer.Option(None, help="Column of a table that holds the images."),
+    item_column: str = typer.Option(None, help="Column of a table that holds the images or texts."),
     label_column: str = typer.Option(None, help="Column of a table that holds the labels."),
     seed: int = typer.Option(0, help="One seed for everything."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="Only the result."),
@@ -34,6 +34,7 @@ def extend(
         )
     show(retention.lines(made.report["retention"]))
     show(terminal(made.report))
+    what = '"some text"' if made.modality == "text" else "FILE"
     typer.echo(
-        f"\nmodel   {made.folder}\nreport  {made.folder / 'report.html'}\nuse     topwork predict {made.folder} FILE"
+        f"\nmodel   {made.folder}\nreport  {made.folder / 'report.html'}\nuse     topwork predict {made.folder} {what}"
     )

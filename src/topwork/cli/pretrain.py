@@ -52,5 +52,6 @@ def pretrain(
             watch=watch,
         )
     scores = card["scores"]
-    typer.echo(f"{scores['probe']}: {scores['trained']['accuracy']:.1%}, {scores['gain over random']}")
+    gain = next(scores[name] for name in sorted(scores, reverse=True) if name.startswith("gain over"))
+    typer.echo(f"{scores['probe']}: {scores['trained']['accuracy']:.1%}, {gain}")
     typer.echo(f"backbone {out}, {card['seconds']:,.0f} s\nuse      topwork fit DATA --backbone local:{out}")

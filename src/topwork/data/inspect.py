@@ -1,34 +1,24 @@
-"""Look at every file once: what is there, what cannot be read, what is there twice, what would flatter the score.
+"""Look at every item once: what is there, what cannot be read, what is there twice, what would flatter the score.
 
-    read -> BLAKE2b-128 of the bytes -> Facts (from the store when this content was seen before, else by a small decode)
-         -> counts, sizes, formats; the same picture in several places; findings
+    read -> BLAKE2b-128 of the content -> facts of every item (inspect_image.py, inspect_text.py)
+         -> counts, sizes, lengths; the same picture or text in several places; findings
 
-Unreadable files leave the dataset, and so do training copies of val and test pictures (drop_leaks); both are listed in
+Unreadable items leave the dataset, and so do training copies of val and test items (drop_leaks); both are listed in
 `skipped` with their reason.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import threading
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.data.duplicates import exact, twins
-from topwork.data.findings import HELD_OUT, about, counts, label_sets, left_out, unreadable
+from topwork.data.findings import HELD_OUT, about, counts, label_sets, left_out, unreadable, words_of
 from topwork.errors import BadData
-from topwork.modalities.image import SKETCH, Facts, check_pixels, describe, read_bytes
 from topwork.store import Store
 from topwork.types import Dataset, Finding, Findings, Progress, Skipped, silent
 
-NAMESPACE = "facts/1"
-BATCH = 256  # files between two writes to the store
 _SEVERITY = ("error", "warning", "note")
 
 
@@ -41,37 +31,41 @@ def inspect(
 ) -> Findings:
     """The readable items with `content` and `twin` columns, and everything worth saying about them."""
     seen = _look(dataset, store, threads, progress)
+    words = words_of(dataset)
     good = np.flatnonzero([reason is None for reason in seen.reasons])
     if not len(good):
-        first = f"e.g. {dataset.path(0)}: {seen.reasons[0]}" if len(dataset) else "it has no items"
-        raise BadData(f"{dataset.name}: none of its {len(dataset):,} images can be read, {first}")
+        first = f"e.g. {dataset.table['item'][0].as_py()}: {seen.reasons[0]}" if len(dataset) else "it has no items"
+        raise BadData(f"{dataset.name}: none of its {len(dataset):,} {words.many} can be read, {first}")
     bad = [Skipped(dataset.table["item"][row].as_py(), why) for row, why in enumerate(seen.reasons) if why is not None]
     whole, seen = dataset, seen.take(good)
     if bad:
         whole = dataset.take(good).replace(skipped=(*dataset.skipped, *bad))
     whole = whole.with_column("content", _binary(seen.contents))
-    twin = twins(seen.contents, seen.hashes, seen.sketches, seen.blank, label_sets(whole.targets()))
+    twin = seen.twins(label_sets(whole.targets()))
     whole = whole.with_column("twin", _int32(twin))
 
     leaks = _leaking_rows(whole, twin) if drop_leaks else {}
-    findings = [unreadable(bad), left_out(whole, leaks)]
+    findings = [unreadable(dataset, bad), left_out(whole, leaks)]
     if leaks:
         stay = np.setdiff1d(np.arange(len(whole)), np.fromiter(leaks, int))
         items = whole.table["item"]
-        out = [Skipped(items[row].as_py(), f"same picture as {items[held].as_py()}") for row, held in leaks.items()]
+        out = [
+            Skipped(items[row].as_py(), f"same {words.content} as {items[held].as_py()}") for row, held in leaks.items()
+        ]
         whole, seen = whole.take(stay).replace(skipped=(*whole.skipped, *out)), seen.take(stay)
     whole, lost = _without_empty_labels(whole)
     twin = whole.table["twin"].to_numpy()
-    findings += [lost, *about(whole, exact(seen.contents), twin, seen.blank)]
+    findings += [lost, *about(whole, same := seen.same(), twin, seen.blank, facts := seen.facts())]
     found = sorted((f for f in findings if f), key=lambda f: _SEVERITY.index(f.severity))
     said = f"inspect: {len(good):,} readable, {len(bad):,} unreadable, {len(leaks):,} leaking training copies left out"
-    facts = _facts(whole, seen, len(bad), twin)
+    facts = {**_facts(whole, len(bad), same, twin), **facts}
     return Findings(whole.replace(history=(*whole.history, said)), tuple(found), facts)
 
 
 def check_trainable(dataset: Dataset) -> None:
     """Raise BadData, in one line, when nothing can be learnt from the labels."""
-    expected = "Expected at least two classes with two images each"
+    words = words_of(dataset)
+    expected = f"Expected at least two classes with two {words.many} each"
     if not dataset.labels:
         raise BadData(f"{dataset.name}: no labels. {expected}: a subfolder per class, or a table with a label column")
     targets = dataset.targets()
@@ -79,115 +73,45 @@ def check_trainable(dataset: Dataset) -> None:
     sizes = counts(targets[training], len(dataset.labels))
     with_items = [label for label, count in zip(dataset.labels, sizes, strict=True) if count]
     if not with_items:
-        raise BadData(f"{dataset.name}: no labelled training images. {expected}")
+        raise BadData(f"{dataset.name}: no labelled training {words.many}. {expected}")
     if len(with_items) == 1 and not dataset.multilabel:
-        raise BadData(f"{dataset.name}: one class only ('{with_items[0]}', {sizes.sum():,} images). {expected}")
+        raise BadData(f"{dataset.name}: one class only ('{with_items[0]}', {sizes.sum():,} {words.many}). {expected}")
     if not dataset.multilabel and sizes.max() == 1:
         raise BadData(
-            f"{dataset.name}: each of the {len(with_items):,} classes has a single training image. {expected}"
+            f"{dataset.name}: each of the {len(with_items):,} classes has a single training {words.one}. {expected}"
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """What the files told, as arrays: 50,000 images take 20 MB."""
+def _look(dataset: Dataset, store: Store | None, threads: int, progress: Progress) -> Any:
+    """What the items tell, as arrays: contents, reasons, blank, and take, same, twins, facts."""
+    if dataset.modality == "text":
+        from topwork.data import inspect_text
 
-    contents: NDArray[np.uint8]  # (N, 16)
-    hashes: NDArray[np.uint64]  # (N,)
-    sketches: NDArray[np.uint8]  # (N, 288)
-    blank: NDArray[np.bool_]  # (N,)
-    sizes: NDArray[np.int64]  # (N, 3): width px, height px, bytes
-    kinds: NDArray[np.int32]  # (N, 2): index of mode and format in `words`
-    words: list[str]
-    reasons: list[str | None]  # why a file cannot be used
+        return inspect_text.look(dataset, progress)
+    from topwork.data import inspect_image
 
-    def take(self, rows: NDArray[Any]) -> _Seen:
-        names = ("contents", "hashes", "sketches", "blank", "sizes", "kinds")
-        arrays = {name: getattr(self, name)[rows] for name in names}
-        return dataclasses.replace(self, **arrays, reasons=[self.reasons[row] for row in rows])
+    return inspect_image.look(dataset, store, threads, progress)
 
 
-def _look(dataset: Dataset, store: Store | None, threads: int, progress: Progress) -> _Seen:
-    N = len(dataset)
-    seen = _Seen(
-        np.zeros((N, 16), np.uint8),
-        np.zeros(N, np.uint64),
-        np.zeros((N, SKETCH), np.uint8),
-        np.zeros(N, bool),
-        np.zeros((N, 3), np.int64),
-        np.zeros((N, 2), np.int32),
-        [],
-        [None] * N,
-    )
-    word: dict[str, int] = {}
-    lock = threading.Lock()
-
-    def one(path: str) -> tuple[bytes, int, Facts | str, bool]:
-        try:
-            data = read_bytes(path)
-        except BadData as error:
-            return b"", 0, str(error), False
-        content = hashlib.blake2b(data, digest_size=16).digest()
-        try:
-            if store is not None:
-                with lock:
-                    known = store.get_many(NAMESPACE, [content])[0]
-                if known is not None:
-                    facts = Facts.from_bytes(known)
-                    check_pixels(facts.width, facts.height)
-                    return content, len(data), facts, False
-            return content, len(data), describe(data), True
-        except BadData as error:
-            return content, len(data), str(error), False
-
-    pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="inspect")
-    try:
-        for start in range(0, N, BATCH):
-            paths = dataset.replace(table=dataset.table.slice(start, BATCH)).paths()
-            fresh: dict[bytes, bytes] = {}
-            for row, (content, size, facts, new) in enumerate(pool.map(one, paths), start):
-                if isinstance(facts, str):
-                    seen.reasons[row] = facts
-                    continue
-                seen.contents[row] = np.frombuffer(content, np.uint8)
-                seen.hashes[row], seen.blank[row] = facts.fingerprint, facts.blank
-                seen.sketches[row] = np.frombuffer(facts.sketch, np.uint8)
-                seen.sizes[row] = facts.width, facts.height, size
-                seen.kinds[row] = [word.setdefault(w, len(word)) for w in (facts.mode, facts.format)]
-                if new:
-                    fresh[content] = facts.to_bytes()
-            if store is not None and fresh:
-                with lock:
-                    store.put_many(NAMESPACE, fresh.items())
-            progress("inspect", min(start + BATCH, N), N)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    return dataclasses.replace(seen, words=list(word))
-
-
-def _facts(dataset: Dataset, seen: _Seen, unreadable: int, twin: NDArray[np.int32]) -> dict[str, Any]:
-    """The numbers of an inspection as plain JSON."""
+def _facts(dataset: Dataset, unreadable: int, same: NDArray[np.int32], twin: NDArray[np.int32]) -> dict[str, Any]:
+    """Counts as plain JSON: of all, of classes, of splits, of copies."""
     splits = dataset.table["split"].cast("string").fill_null("unassigned").to_numpy(zero_copy_only=False)
     targets = dataset.targets()
 
     def tally(labels: NDArray[Any]) -> dict[str, int]:
         return dict(zip(dataset.labels, map(int, counts(labels, len(dataset.labels))), strict=True))
 
-    def spread(values: NDArray[Any]) -> dict[str, int]:
-        return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
-
+    alone, different = len(np.unique(twin)), len(np.unique(same))
+    copies: dict[str, Any] = {"pictures": alone}
+    if dataset.modality == "text":
+        copies = {"texts": alone, "duplicates": {"exact": len(same) - different, "near": different - alone}}
     return {
         "items": len(dataset),
         "unreadable": unreadable,
-        "pictures": len(np.unique(twin)),
-        "bytes": int(seen.sizes[:, 2].sum()),
+        **copies,
         "classes": tally(targets),
         "unlabelled": int(dataset.table["target"].null_count),
         "splits": {str(name): tally(targets[splits == name]) for name in sorted(set(splits))},
-        "width": spread(seen.sizes[:, 0]),
-        "height": spread(seen.sizes[:, 1]),
-        "modes": dict(Counter(seen.words[k] for k in seen.kinds[:, 0].tolist()).most_common()),
-        "formats": dict(Counter(seen.words[k] for k in seen.kinds[:, 1].tolist()).most_common()),
     }
 
 
@@ -218,7 +142,7 @@ def _without_empty_labels(dataset: Dataset) -> tuple[Dataset, Finding | None]:
         codes = number[old.fill_null(0).to_numpy()]
         new = pa.array(codes, mask=old.is_null().to_numpy(zero_copy_only=False))
     gone = [dataset.labels[c] for c in np.flatnonzero(sizes == 0)]
-    message = f"no usable image is left of {', '.join(map(repr, gone[:5]))}"
+    message = f"no usable {words_of(dataset).one} is left of {', '.join(map(repr, gone[:5]))}"
     finding = Finding("empty_class", "warning", message, "not a class of the model")
     return dataset.replace(labels=tuple(dataset.labels[c] for c in kept)).with_column("target", new), finding
 

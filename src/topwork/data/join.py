@@ -1,4 +1,4 @@
-"""Put a test set of its own beside the training data: one dataset, absolute paths, labels matched by name."""
+"""Put a test set of its own beside the training data: one dataset, labels matched by name, absolute paths of images."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def join(train: Dataset, test: Dataset) -> Dataset:
     """
     import pyarrow as pa
 
+    if train.modality != test.modality:
+        raise BadData(
+            f"{train.name} has {train.modality}s and {test.name} has {test.modality}s. Expected the same kind in both"
+        )
     if train.multilabel != test.multilabel:
         one, many = (test, train) if train.multilabel else (train, test)
         raise BadData(f"{many.name} has lists of labels and {one.name} has single ones. Expected the same kind in both")
@@ -40,7 +44,7 @@ def join(train: Dataset, test: Dataset) -> Dataset:
 
 
 def _rows(dataset: Dataset, number: list[int], split: str | None) -> pa.Table:
-    """Item, target, split, group of one side; `number` maps its label indices."""
+    """Item, text, target, split, group of one side; `number` maps its label indices."""
     import numpy as np
     import pyarrow as pa
 
@@ -54,5 +58,8 @@ def _rows(dataset: Dataset, number: list[int], split: str | None) -> pa.Table:
     given = dataset.table["split"].cast(pa.string()).fill_null("train")
     named = given if split is None else pa.array([split] * len(dataset), pa.string())
     groups = dataset.table["group"] if "group" in dataset.columns else pa.nulls(len(dataset), pa.string())
+    columns = {"target": target, "split": named, "group": groups}
+    if dataset.modality == "text":
+        return pa.table({"item": dataset.table["item"], "text": dataset.table["text"], **columns})
     paths = [os.path.abspath(path) for path in dataset.paths()]
-    return pa.table({"item": pa.array(paths, pa.string()), "target": target, "split": named, "group": groups})
+    return pa.table({"item": pa.array(paths, pa.string()), **columns})

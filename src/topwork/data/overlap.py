@@ -1,4 +1,4 @@
-"""Pictures of one dataset that are in another one, too: equal bytes, or another copy of the same picture.
+"""Items of one dataset that are in another one, too: equal bytes, or another copy of the same picture or text.
 
 What an inspection saw is in the store; a file whose facts have left it is looked at again. Twins as in `duplicates`.
 """
@@ -11,14 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.data.duplicates import twins
-from topwork.data.inspect import NAMESPACE
+from topwork.data.inspect_image import NAMESPACE
 from topwork.modalities.image import Facts, describe, read_bytes
 from topwork.store import Store
-from topwork.types import Dataset
+from topwork.types import Dataset, silent
 
 
 def overlap(dataset: Dataset, other: Dataset, store: Store | None = None) -> NDArray[np.bool_]:
-    """(N,) rows of `other` whose picture is in `dataset`; both are inspected."""
+    """(N,) rows of `other` whose picture or text is in `dataset`; both are inspected."""
+    if dataset.modality == "text":
+        both = _twins_of_texts(dataset, other)
+        return np.isin(both[len(dataset) :], both[: len(dataset)])
     contents = np.frombuffer(
         b"".join(content for one in (dataset, other) for content in one.table["content"].to_pylist()), np.uint8
     ).reshape(-1, 16)
@@ -31,6 +34,16 @@ def overlap(dataset: Dataset, other: Dataset, store: Store | None = None) -> NDA
         _labels(dataset, other),
     )
     return np.isin(twin[len(dataset) :], twin[: len(dataset)])
+
+
+def _twins_of_texts(*datasets: Dataset) -> NDArray[np.int32]:
+    """Twins over all datasets, one after the other."""
+    import pyarrow as pa
+
+    from topwork.data import inspect_text
+
+    texts = pa.concat_tables([one.table.select(["text"]) for one in datasets])
+    return inspect_text.look(datasets[0].replace(table=texts), silent).twins(_labels(*datasets))
 
 
 def _facts(dataset: Dataset, store: Store | None) -> list[Facts]:

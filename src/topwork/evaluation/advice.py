@@ -66,6 +66,7 @@ def next_step(numbers: Numbers) -> str | None:
         if not wording.taken(step) and "--budget" not in _verdict(step) and _verdict(step)
     ]
     labels, flat = _labels(numbers)
+    thing = wording.thing(numbers)
     metric = (numbers.get("metrics") or {}).get("accuracy") or {}
     if (metric.get("low") or 0.0) >= DONE:
         return "Next: use it. There is next to nothing left to gain."
@@ -74,10 +75,10 @@ def next_step(numbers: Numbers) -> str | None:
         return f"Next: try another backbone (topwork rank): this one does not help here.{more}"
     spent = f"{_list(vain)} did not pay" if vain else ""
     if late and not vain:
-        other = f", or label more images: {labels}" if labels else ""
+        other = f", or label more {thing}s: {labels}" if labels else ""
         return f"Next: give it more time (--budget), {_list(late)} had none{other}."
     if labels:
-        return f"Next: label more images: {labels}" + (f", while {spent}." if spent else ".")
+        return f"Next: label more {thing}s: {labels}" + (f", while {spent}." if spent else ".")
     if barred and not vain:
         return f"Next: let {barred[0][0]} try. {barred[0][1].rstrip('.')}."
     if spent:

@@ -18,7 +18,7 @@ NAME_LENGTH = 16
 
 STAGES: Mapping[str, str] = {
     "read": "Read the list",
-    "inspect": "Inspect the images",
+    "inspect": "Inspect the items",
     "extract": "Extract features",
     "probe": "Solve the head",
     "evaluate": "Evaluate",
@@ -92,14 +92,18 @@ def label_curve(curve: Mapping[str, Any], samples: int = 48) -> dict[str, Any] |
     return {"points": points, "twice": twice, "x": x, "y": y, "path": path}
 
 
-def losses(curves: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A chart per loss term: the main training's line last, so that it lies above those of the folds."""
+def losses(curves: Mapping[str, Mapping[str, Any]], main: str | None = None, ahead: int = 0) -> list[dict[str, Any]]:
+    """A chart per loss term: the main training's line last, so that it lies above those of the folds.
+
+    `main`: its name, where it is not the one that leaves out no fold; `ahead`: steps that it is going to make.
+    """
     known = {name: curve for name, curve in curves.items() if curve.get("steps") and curve.get("terms")}
     if not known:
         return []
-    main = next((name for name in known if not name.startswith("fold")), next(iter(known)))
+    if main not in known:
+        main = next((name for name in known if not name.startswith("fold")), next(iter(known)))
     order = [*(name for name in known if name != main), main]
-    x = Axis(0.0, float(max(known[name]["steps"][-1] for name in order)))
+    x = Axis(0.0, float(max(ahead, *(known[name]["steps"][-1] for name in order))))
     terms = dict.fromkeys(term for name in reversed(order) for term in known[name]["terms"])
     drawn = []
     for term in terms:

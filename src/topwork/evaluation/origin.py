@@ -21,7 +21,7 @@ def origin(n: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Backbone", backbone.get("spec")),
         ("Architecture", backbone.get("architecture")),
         ("Parameters", wording.compact(size) if size else None),
-        ("Multiply-adds per image", wording.compact(work) if work else None),
+        (f"Multiply-adds per {wording.thing(n)}", wording.compact(work) if work else None),
         ("Backbone's licence", backbone.get("licence")),
         ("Backbone was trained on", backbone.get("trained_on")),
         ("Preprocessing", _preprocessing(backbone.get("preprocess") or {})),
@@ -34,7 +34,7 @@ def origin(n: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _preprocessing(p: Mapping[str, Any]) -> str:
-    if "resize_px" not in p:
+    if not p.get("resize_px"):
         return ""
     way = "whole image squeezed" if p.get("fit") == "squash" else f"centre {p['crop_px']} px"
     return f"resize {p['resize_px']} px {p.get('interpolation', '')}, {way}".replace(" ,", ",")
@@ -43,5 +43,6 @@ def _preprocessing(p: Mapping[str, Any]) -> str:
 def _passes(did: Mapping[str, Any]) -> str:
     if did.get("forward_passes") is None:
         return ""
-    speed = f", {did['images_per_second']:,.0f} images a second" if did.get("images_per_second") else ""
+    rates = {name: did.get(f"{name}_per_second") for name in ("images", "texts")}
+    speed = "".join(f", {rate:,.0f} {name} a second" for name, rate in rates.items() if rate)
     return f"{did['forward_passes']:,} run, {did.get('cached') or 0:,} from the cache{speed}"

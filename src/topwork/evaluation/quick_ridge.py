@@ -22,11 +22,28 @@ CAUTION = 1.2  # degrees of freedom count so many times: plain GCV overfits when
 
 def compress(x: Array, axes: int, seed: int = 0) -> Array:
     """Scores on about the first principal axes: one subspace iteration from a random start (Halko et al., 2011)."""
+    if hasattr(x, "tocsr"):
+        return _compress_sparse(x, axes, seed)
     z = np.asarray(x, np.float32) - x.mean(0, dtype=np.float64).astype(np.float32)
     z /= np.maximum(np.sqrt((z**2).mean(0)), 1e-6 * float(np.abs(z).max()) + 1e-30)  # as the probes do
     if z.shape[1] > axes:
         start = np.random.Generator(np.random.Philox(key=seed)).standard_normal((z.shape[1], axes), np.float32)
         z = z @ np.linalg.qr(z.T @ (z @ start))[0]  # (N, axes)
+    return z / max(float(np.sqrt((z**2).mean())), 1e-30)
+
+
+def _compress_sparse(x: Any, axes: int, seed: int) -> Array:
+    """The same of a csr matrix, which is centred on the way and whose columns keep their weights."""
+    mean = np.asarray(x.mean(axis=0), np.float32).ravel()  # (D,)
+
+    def scores(directions: Array) -> Array:
+        return x @ directions - mean @ directions  # (N, axes)
+
+    q = np.random.Generator(np.random.Philox(key=seed)).standard_normal((x.shape[1], min(axes, *x.shape)), np.float32)
+    for _ in range(2):
+        z = scores(q)
+        q = np.linalg.qr(x.T @ z - np.outer(mean, z.sum(0)))[0].astype(np.float32)  # (D, axes)
+    z = scores(q)
     return z / max(float(np.sqrt((z**2).mean())), 1e-30)
 
 

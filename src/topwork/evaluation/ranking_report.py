@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 SCORES = {  # in the order of the table: name, what it says
     "probe": ("Probe", "accuracy of a logistic head, cross-validated"),
-    "knn": ("k-NN", "accuracy of the five nearest, each image left out"),
-    "logme": ("LogME", "evidence of a Bayesian linear model per image (You et al., 2021)"),
+    "knn": ("k-NN", "accuracy of the five nearest, each item left out"),
+    "logme": ("LogME", "evidence of a Bayesian linear model per item (You et al., 2021)"),
     "hscore": (
         "H-score",
         "variance between classes over all variance, shrunk (Bao et al., 2019; Ibrahim et al., 2021)",
@@ -60,6 +60,8 @@ def render(numbers: Mapping[str, Any]) -> str:
             names=[name for name in [*SCORES, *_unknown(candidates)] if any(name in c["scores"] for c in candidates)],
             scores=SCORES,
             words=wording.words,
+            thing=wording.thing(n),
+            a_thing=wording.a_thing(n),
             style=style,
             style_hash=report.sha256_of(style),
             script=script,
@@ -77,7 +79,7 @@ def sentences(n: Mapping[str, Any]) -> list[str]:
     said = [
         f"Take {pick['spec']}: right on {wording.percent(accuracy['value'])} of the sample, cross-validated "
         f"(95\u202f% interval {wording.interval('accuracy', accuracy)}), at "
-        f"{wording.milliseconds(pick['latency']['single'])} an image on one thread."
+        f"{wording.milliseconds(pick['latency']['single'])} {wording.a_thing(n)} on one thread."
     ]
     if other is None:
         return [*said, "Nothing else was measured, so there was nothing to choose from."]
@@ -111,7 +113,7 @@ def terminal(numbers: Mapping[str, Any], path: str = "") -> RenderableType:
     n = clean(numbers)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), expand=False)
     table.add_column("backbone", overflow="fold")
-    for name in ("accuracy", "95\u202f% interval", "best?", "an image", "size"):
+    for name in ("accuracy", "95\u202f% interval", "best?", wording.a_thing(n), "size"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in n["candidates"]:
         cells = (

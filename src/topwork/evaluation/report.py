@@ -9,15 +9,16 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topwork.evaluation import charts, wording
+from topwork.evaluation import charts, occlusion, wording
 from topwork.evaluation.axis import Axis
 from topwork.evaluation.origin import origin
 from topwork.evaluation.plain_json import clean, to_json
 from topwork.evaluation.terminal import terminal
+from topwork.modalities.text import PAIR
 
 if TYPE_CHECKING:
     import jinja2
@@ -30,7 +31,7 @@ _SHOWN_ITEMS, _SHOWN_SHOTS, _SHOWN_SKIPPED, _SHOWN_PAIRS = 50, 24, 200, 12
 
 _SECTIONS = (  # id, title, where in the numbers the section has its matter
     ("findings", "Findings", "findings"),
-    ("data", "Images per class", "data.counts"),
+    ("data", "{items} per class", "data.counts"),
     ("ladder", "Ladder", "steps"),
     ("tuning", "Tuning", "tuning"),
     ("metrics", "Scores", "metrics"),
@@ -50,7 +51,7 @@ _SECTIONS = (  # id, title, where in the numbers the section has its matter
 def render(numbers: Mapping[str, Any], thumbnails: Mapping[str, bytes] | None = None) -> str:
     """The page. thumbnails: item -> bytes of a small JPEG, PNG or WebP."""
     n = clean(numbers)
-    steps, key = n.get("steps") or [], wording.main_metric(n)
+    steps, key, thing = n.get("steps") or [], wording.main_metric(n), wording.thing(n)
     confusion, tuning, names = n.get("confusion") or {}, n.get("tuning") or {}, wording.step_names(steps)
     counts = confusion.get("counts") or []
     style, script = asset("report.css"), asset("report.js")
@@ -63,11 +64,16 @@ def render(numbers: Mapping[str, Any], thumbnails: Mapping[str, bytes] | None = 
             name=(n.get("data") or {}).get("name") or "Report",
             main=key,
             base=wording.baseline(n, key) if key else None,
-            words=functools.partial(wording.words, multilabel=bool(n.get("multilabel"))),
+            words=functools.partial(wording.words, multilabel=bool(n.get("multilabel")), items=f"{thing}s"),
+            thing=thing,
             headline_unit=_headline_unit(n, key),
             verdict=[n["headline"]] if n.get("headline") else wording.verdict(n),
             doubts=wording.doubts(n),
-            sections=[(name, title) for name, title, where in _SECTIONS if _dig(n, where)],
+            sections=[
+                (name, title.format(items=f"{thing.capitalize()}s"))
+                for name, title, where in _SECTIONS
+                if _dig(n, where)
+            ],
             class_bars=charts.class_bars(_dig(n, "data.counts") or {}),
             used=wording.in_use(steps),
             ladder_chart=charts.ladder(steps, key) if key else None,
@@ -102,11 +108,21 @@ def _dig(numbers: Mapping[str, Any], where: str) -> Any:
 def _headline_unit(n: Mapping[str, Any], key: str | None) -> str:
     if key is None:
         return "No score yet"
-    images = "unseen images" if _dig(n, "evaluated_on.kind") else "images"
+    items = f"{'unseen ' if _dig(n, 'evaluated_on.kind') else ''}{wording.thing(n)}s"
     if key == "accuracy" and not n.get("multilabel"):
-        return f"of {images} correctly labelled"
+        return f"of {items} correctly labelled"
     name = wording.words(key, bool(n.get("multilabel"))).name
-    return f"{name[0].lower()}{name[1:]} on {images}"
+    return f"{name[0].lower()}{name[1:]} on {items}"
+
+
+def _mark(effect: float | None, strongest: float) -> str:
+    """The style of a word: for1 .. for4, against1 .. against4, or none."""
+    level = occlusion.level(effect, strongest)
+    return f"{'for' if level > 0 else 'against'}{abs(level)}" if level else ""
+
+
+def _strongest(words: Sequence[Sequence[Any]]) -> float:
+    return max((abs(effect) for _, effect in words if effect is not None), default=0.0)
 
 
 def _second_tick(seconds: float) -> str:
@@ -169,6 +185,9 @@ def environment() -> jinja2.Environment:
         "seconds_ticks": lambda axis: [(tick, _second_tick(tick)) for tick in axis.ticks()],
         "count_ticks": lambda axis: [(tick, f"{tick:,.0f}") for tick in axis.ticks()],
         "name_length": charts.NAME_LENGTH,
+        "mark": _mark,
+        "strongest": _strongest,
+        "pair": PAIR,
         "shown_items": _SHOWN_ITEMS,
         "shown_shots": _SHOWN_SHOTS,
         "shown_skipped": _SHOWN_SKIPPED,

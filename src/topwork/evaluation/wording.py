@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,37 +18,47 @@ class Words:
     """What a metric is called and what it means, for people who have never met it."""
 
     name: str
-    meaning: str
+    meaning: str  # {items}: images, texts
     share: bool = True  # a part of one, written in percent; otherwise a plain number where lower is better
 
 
 METRICS: Mapping[str, Words] = {
-    "accuracy": Words("Accuracy", "Share of images whose class is named correctly."),
+    "accuracy": Words("Accuracy", "Share of {items} whose class is named correctly."),
     "map": Words(
         "Mean average precision",
-        "For each label, how well images that carry it are ranked before those that do not; then the mean.",
+        "For each label, how well {items} that carry it are ranked before those that do not; then the mean.",
     ),
     "balanced_accuracy": Words(
         "Balanced accuracy", "Mean over classes of the share found: every class weighs the same, however rare."
     ),
     "macro_f1": Words("Macro F1", "Finding all of a class while naming nothing else so, balanced; mean over classes."),
-    "top5_accuracy": Words("Top 5", "Share of images whose class is among the five most likely."),
-    "roc_auc": Words(
-        "ROC AUC", "Chance that an image of a class scores above one that is not; guessing gives 50\u202f%."
-    ),
+    "top5_accuracy": Words("Top 5", "Share of {items} whose class is among the five most likely."),
+    "roc_auc": Words("ROC AUC", "Chance that one of a class scores above one that is not; guessing gives 50\u202f%."),
     "log_loss": Words(
         "Log loss", "How much the truth surprises the model: 0 is perfect, confident mistakes cost most.", share=False
     ),
     "ece": Words("Calibration error", "How far stated probabilities lie from how often they come true."),
 }
-_ALL_LABELS = Words("Exact match", "Share of images with every label right and none too many.")
+_ALL_LABELS = Words("Exact match", "Share of {items} with every label right and none too many.")
 
 
-def words(key: str, multilabel: bool = False) -> Words:
+def words(key: str, multilabel: bool = False, items: str = "images") -> Words:
     """Name and meaning of a metric; an unknown one is called as it is written."""
-    if multilabel and key == "accuracy":
-        return _ALL_LABELS
-    return METRICS.get(key) or Words(key.replace("_", " ").capitalize(), "", share=not key.endswith("loss"))
+    known = _ALL_LABELS if multilabel and key == "accuracy" else METRICS.get(key)
+    if known is None:
+        return Words(key.replace("_", " ").capitalize(), "", share=not key.endswith("loss"))
+    return dataclasses.replace(known, meaning=known.meaning.replace("{items}", items))
+
+
+def thing(numbers: Mapping[str, Any]) -> str:
+    """What one item of the data is: image, text."""
+    return "text" if numbers.get("modality") == "text" else "image"
+
+
+def a_thing(numbers: Mapping[str, Any]) -> str:
+    """'an image', 'a text'."""
+    one = thing(numbers)
+    return f"{'an' if one[0] in 'aeiou' else 'a'} {one}"
 
 
 def ordered(metrics: Mapping[str, Any]) -> list[str]:
@@ -134,14 +145,14 @@ def short(value: Any, length: int = 28) -> str:
 
 
 def proven(proof: Mapping[str, Any]) -> bool:
-    """The saved model gives the same label for every image, or ties between two equally probable ones."""
+    """The saved model gives the same label for every item, or ties between two equally probable ones."""
     tied = (proof.get("ties") or 0) / max(proof.get("items") or 1, 1)
     return (proof.get("agreement") or 0) + tied > 1 - 1e-9
 
 
 def same_labels(proof: Mapping[str, Any]) -> str:
     """'all 298 images' or '99.7 % of 298 images'."""
-    count = f"{proof['items']:,} images" if proof.get("items") else "images"
+    count = f"{proof['items']:,} {thing(proof)}s" if proof.get("items") else f"{thing(proof)}s"
     if proof.get("agreement") == 1:
         return f"all {count}"
     ties = ", the rest are ties between equally probable labels" if proven(proof) else ""
@@ -165,22 +176,23 @@ def baseline(numbers: Mapping[str, Any], key: str) -> float | None:
 
 
 def measured_on(numbers: Mapping[str, Any]) -> str:
-    """Which images the numbers are about."""
+    """Which items the numbers are about."""
+    one = thing(numbers)
     on = numbers.get("evaluated_on") or {}
     n = on.get("n") or ((numbers.get("metrics") or {}).get(main_metric(numbers)) or {}).get("n")
     count = f"{n:,} " if n else ""
     return {
-        "test": f"{count}test images it had never seen",
-        "val": f"{count}images held back from training",
-        "cross-validation": f"{count}images, each judged by a model that had not seen it (cross-validation)",
-    }.get(on.get("kind", ""), f"{count}images")
+        "test": f"{count}test {one}s it had never seen",
+        "val": f"{count}{one}s held back from training",
+        "cross-validation": f"{count}{one}s, each judged by a model that had not seen it (cross-validation)",
+    }.get(on.get("kind", ""), f"{count}{one}s")
 
 
 def verdict(numbers: Mapping[str, Any]) -> list[str]:
     """The result in sentences: what, how sure, against what, and what stands against it."""
     key = main_metric(numbers)
     if key is None:
-        return ["Nothing was measured: there were no labelled images to measure on."]
+        return [f"Nothing was measured: there were no labelled {thing(numbers)}s to measure on."]
     metric, on = numbers["metrics"][key], measured_on(numbers)
     sure = f" (95\u202f%\u00a0interval {interval(key, metric)})" if interval(key, metric) else ""
     if key == "accuracy" and not numbers.get("multilabel"):
@@ -202,7 +214,7 @@ def doubts(numbers: Mapping[str, Any]) -> list[str]:
     if key and words(key).share and base is not None and metric.get("low") is not None and metric["low"] <= base:
         said.append("The interval reaches down to what always giving the commonest answer would score.")
     if metric.get("low") is not None and key and words(key).share and metric["high"] - metric["low"] > 0.15:
-        said.append(f"The interval is wide: only {metric.get('n', 0):,} images were there to measure on.")
+        said.append(f"The interval is wide: only {metric.get('n', 0):,} {thing(numbers)}s were there to measure on.")
     errors = sum(f.get("severity") == "error" for f in numbers.get("findings") or ())
     if errors:
         said.append(
@@ -210,7 +222,7 @@ def doubts(numbers: Mapping[str, Any]) -> list[str]:
         )
     proof = numbers.get("proof") or {}
     if proof.get("agreement") is not None and not proven(proof):
-        said.append("The saved model did not agree with the trained one on every image.")
+        said.append(f"The saved model did not agree with the trained one on every {thing(numbers)}.")
     return said
 
 

@@ -5,6 +5,7 @@ contents.py   which items are distinct
 matrix.py     the result, allocated once, filled from the store and from the pass
 pixels.py     file -> crop: verified, decoded scaled, cut by the same graph that the artefact ships
 engines.py    what runs the backbone: onnxruntime or torch
+texts.py      the one pass over texts: windows in batches of like length; text_engines.py runs them
 write.py      features as parquet or npz
 """
 

@@ -1,6 +1,6 @@
-"""Distinct contents of a dataset: equal files are computed once.
+"""Distinct contents of a dataset: equal files and equal texts are computed once.
 
-keys[u]    BLAKE2b-128 of content u, in order of first appearance
+keys[u]    BLAKE2b-128 of content u (of a text: of its UTF-8), in order of first appearance
 index[i]   u of row i, or -1 where the file cannot be read
 """
 
@@ -17,7 +17,7 @@ from topwork.types import Dataset, Skipped
 
 
 def content_key(data: bytes) -> bytes:
-    """BLAKE2b-128 of a file's bytes."""
+    """BLAKE2b-128 of a file's bytes, or of a text's."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
@@ -54,6 +54,9 @@ def distinct(dataset: Dataset) -> Contents:
 def _column(dataset: Dataset) -> tuple[pa.Array, tuple[Skipped, ...]]:
     if "content" in dataset.columns and dataset.table["content"].null_count == 0:
         return pa.concat_arrays(dataset.table["content"].chunks or [pa.array([], pa.binary(16))]), ()
+    if dataset.modality == "text":
+        texts = (text.encode("utf-8", "surrogatepass") for text in dataset.inputs())
+        return pa.array([content_key(text) for text in texts], pa.binary(16)), ()
     items = dataset.table["item"].to_pylist()
     known: list[bytes | None] = [None] * len(items)
     if "content" in dataset.columns:

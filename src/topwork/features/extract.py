@@ -6,7 +6,7 @@
 
 Batches always have the same size (the last one is filled up with black), so that the bits of a feature do not depend
 on its company: a run that was killed and resumed gives what an undisturbed one gives. What is finished is written every
-quarter of a second; Ctrl-C stops the engine inside its batch.
+quarter of a second; Ctrl-C stops the engine inside its batch. Texts have a pass of their own: `texts.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from topwork.errors import BadSetting
 from topwork.features import Engine, engines
 from topwork.features.contents import Contents, distinct
 from topwork.features.matrix import Matrix
-from topwork.features.pixels import Batch, Loader
+from topwork.features.pixels import Loader
 from topwork.store import Store, locks
 from topwork.types import Backbone, Choice, Dataset, Features, Preprocess, Progress, Skipped, silent
 
@@ -38,7 +38,22 @@ CPU_MOST, GPU_MOST = 64, 1024  # images per batch
 AHEAD = 64  # images to work on while the store writes to a slow disk
 MANY = 24  # images from which a second engine is measured, where torch is loaded anyway; the ladder's slices have 32
 
-Passed = tuple[Batch, NDArray[np.float32]]
+
+class Read(Protocol):
+    """What was read of a batch, or could not be."""
+
+    @property
+    def contents(self) -> list[int]:
+        """Those with features."""
+        ...
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Those without, and why."""
+        ...
+
+
+Passed = tuple[Read, NDArray[np.float32]]
 
 
 def extract(
@@ -52,6 +67,12 @@ def extract(
     progress: Progress = silent,
 ) -> Features:
     """Features of every item that can be read."""
+    if dataset.modality == "text":
+        from topwork.features.texts import extract_texts
+
+        return extract_texts(
+            dataset, backbone, cache, batch_size=batch_size, engine=engine, threads=threads, progress=progress
+        )
     began = time.perf_counter()
     card = backbone.card
     contents = distinct(dataset)
@@ -61,7 +82,7 @@ def extract(
     batch = choose_batch(card.preprocess, pick.device, batch_size)
     namespace = f"features/{card.key}/{pick.key}"
     new = matrix.recall(cache, namespace)
-    with _claimed(cache, contents, namespace) if new else contextlib.nullcontext() as waited:
+    with claimed(cache, contents, namespace) if new else contextlib.nullcontext() as waited:
         if waited:
             new = matrix.recall(cache, namespace)
         some = processes.agreed(bool(new))[0]  # others may lie on another machine, with a cache of their own
@@ -81,7 +102,7 @@ def extract(
 
             def compute(wanted: list[int]) -> dict[int, str]:
                 with contextlib.closing(_passes(loader, runner, pick.workers, wanted, batch.value)) as passes:
-                    return _collect(passes, matrix, cache, namespace, progress)
+                    return collect(passes, matrix, cache, namespace, progress)
 
             if cache is None or processes.count() == 1:
                 reasons = compute(new)
@@ -105,7 +126,7 @@ def extract(
 
 
 @contextlib.contextmanager
-def _claimed(cache: Store | None, contents: Contents, namespace: str) -> Iterator[bool]:
+def claimed(cache: Store | None, contents: Contents, namespace: str) -> Iterator[bool]:
     """Other runs wait that want the same of the same contents; says whether this one had to."""
     if cache is None or processes.rank():
         yield False
@@ -171,7 +192,7 @@ def _passes(loader: Loader, engine: Engine, workers: int, new: list[int], size: 
         pool.shutdown(cancel_futures=True)
 
 
-def _collect(
+def collect(
     passes: Iterator[Passed], matrix: Matrix, store: Store | None, namespace: str, progress: Progress
 ) -> dict[int, str]:
     """Fill the matrix and the store; returns the contents that could not be read, with the reason."""

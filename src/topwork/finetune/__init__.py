@@ -1,7 +1,7 @@
 """One tuned step of the ladder: learn from folds, ask about what was left out, and train on everything if it pays.
 
-frames            every image decoded once                                             features.frames
-Stages.cut        what is frozen for good runs once per view, its results are cached   features.boundary
+material          every image decoded once, every text read once                       images.py, texts.py
+Stages.cut        what is frozen for good runs once per view, its results are cached   features.boundary, text_boundary
 loop.train        on all folds but one, for one fold after the other                   RUN/fold-K, resumable
 out-of-fold       logits of the folds that were asked: the paired test of the ladder
 loop.train        on everything                                                        RUN/all
@@ -20,14 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.adaptation import Technique
+from topwork.adaptation.graft import Scope, check_modality, techniques
 from topwork.backbones.tuned import Tuned
 from topwork.finetune import pace
 from topwork.finetune.bench import Bench, Start, Trained
 from topwork.finetune.pace import LEAST_SECONDS, OutOfTime, check_time
 from topwork.ground import Ground, Rows
-from topwork.types import Choice, Head, Watch
+from topwork.types import Backbone, Choice, Head, Watch
 
-__all__ = ["LEAST_SECONDS", "Bench", "Start", "Trained", "Tuning", "tune"]
+__all__ = ["LEAST_SECONDS", "Bench", "Start", "Trained", "Tuning", "check", "tune"]
 ENOUGH = 600  # out-of-fold items that a paired test wants where others measure
 
 
@@ -38,7 +39,7 @@ class Tuning:
     rows: Rows  # training rows that were predicted by a model that had not seen them
     held_out: NDArray[np.float32]  # (len(rows), C) their logits
     held: NDArray[np.float32]  # (len(held rows), C) logits of the held-out rows, by the first fold's model
-    readable: Rows  # rows whose image could be decoded
+    readable: Rows  # rows whose item could be read
     reason: str  # one line: how it was trained
     choices: tuple[Choice, ...]
     again: Callable[[], tuple[Tuned, Head, dict[str, Any]]]  # train on everything: backbone, head, proofs
@@ -97,6 +98,25 @@ def tune(
         np.concatenate(rows)[order], np.concatenate(logits)[order], held, bench.readable, reason,
         tuple(decided.choices), lambda: bench.shipped(final()),
     )  # fmt: skip
+
+
+def check(spec: str, backbone: Backbone) -> None:
+    """What can be wrong with a tuned step on a backbone, before any work."""
+    parts = techniques(spec)
+    check_modality(parts, backbone.card.modality)
+    scope, trunk = parts[0], backbone.module()
+    assert isinstance(scope, Scope)
+    if backbone.card.modality == "text":
+        from topwork.finetune import texts
+
+        texts.reader_of(backbone)
+        stages = texts.stages_of(trunk, scope)
+    else:
+        from topwork.finetune.frozen_part import stages_of
+
+        stages = stages_of(trunk, backbone.card.preprocess.crop_px, scope)
+    if stages is not None:
+        scope.boundary(stages.shares)
 
 
 def _asked(ground: Ground) -> list[int]:

@@ -20,17 +20,14 @@ from topwork import processes
 from topwork.adaptation import Technique, loop
 from topwork.adaptation import probe as probes
 from topwork.adaptation.feed import Feed
-from topwork.adaptation.graft import Grafted, Scope, Tune
+from topwork.adaptation.graft import Grafted, Scope, Tune, check_modality
 from topwork.backbones.source_head import source_head
-from topwork.backbones.stages import Stages
 from topwork.backbones.tuned import Tuned, checksum, movement
 from topwork.data.split import keep_together
 from topwork.data.split.kfold import folds as make_folds
 from topwork.errors import BadSetting
 from topwork.evaluation.calibrate import activate
-from topwork.features import boundary, contents
-from topwork.features.frames import Frames, frames
-from topwork.finetune import frozen_part, views
+from topwork.finetune.material import Material, material
 from topwork.finetune.pace import BATCH, check_time
 from topwork.ground import Ground, Rows
 from topwork.store.runs import Run
@@ -63,10 +60,9 @@ class Bench:
     spec: str
     parts: tuple[Technique, ...]
     start: Start
-    images: Frames
+    material: Material
     feed: Feed
     below: int  # layers that are frozen and cached
-    cached: boundary.Stored | None
     device: str
     run: Path | None
     seed: int
@@ -76,6 +72,7 @@ class Bench:
     own: float = 1.0  # share of the items shown that are not those
     curves: dict[str, Any] = field(default_factory=dict)  # losses of every training that is over
     asked: list[dict[str, Any]] = field(default_factory=list)  # how the folds' models did on what was left out
+    forced: dict[str, Any] = field(default_factory=dict)  # what memory has decided
 
     @classmethod
     def of(
@@ -90,42 +87,34 @@ class Bench:
         watch: Watch,
         engine: str,
     ) -> Bench:
-        """Decode, find the boundary, and fill its cache."""
-        scope, dataset, card = parts[0], ground.dataset, start.backbone.card
+        """Read the items, find the boundary, and fill its cache."""
+        scope = parts[0]
         assert isinstance(scope, Scope)
-        p, found = card.preprocess, contents.distinct(dataset)
-        images = frames(dataset, found, p.resize_px, progress=watch.progress, like=p)
-        recipes = views.recipes(p)
-        targets = dataset.targets()
-        feed = Feed(
-            lambda rows, _: images(rows), targets if dataset.multilabel else targets.astype(np.int64), p.crop_px,
-            classes=(len(dataset.labels),), mean=p.mean, std=p.std, recipes=recipes, width=card.features,
-            source_head=_source_head(start) if any(part.needs_source_head for part in parts) else None,
-        )  # fmt: skip
+        check_modality(parts, ground.dataset.modality)
+        learnt = material(ground, parts, start, seed, watch)
         device = os.environ.get("TOPWORK_DEVICE") or _device()
-        named = next((v for v in (getattr(part, "view", None) for part in parts) if v), None)
-        chosen = Choice("views", named, "as asked") if named else views.choose(ground, start, images, feed, seed)
-        watch.say(str(chosen))
         check_time(deadline)
-        trunk, view = start.backbone.module(), chosen.value
-        below, cached, said = 0, None, [chosen]
-        stages = frozen_part.stages_of(trunk, p.crop_px, scope)
+        below, said = 0, list(learnt.said)
+        stages = learnt.stages(start.backbone.module(), scope)
         if stages is not None:
             below = scope.boundary(stages.shares)
         if below and stages is not None:
-            cached, choice = frozen_part.cache(
-                stages, below, images, feed, view, start.backbone, scope, device, engine, seed, deadline, watch
-            )
+            learnt, choice = learnt.freeze(stages, below, start.backbone, scope, device, engine, deadline, watch)
             said.append(choice)
-            feed = dataclasses.replace(feed, stored=cached) if cached else feed
-        return cls(
-            ground, spec, tuple(parts), start, images, feed, below, cached, device, run, seed, watch, tuple(said)
-        )
+        feed = learnt.feed
+        if any(part.needs_source_head for part in parts):
+            feed = dataclasses.replace(feed, source_head=_source_head(start))
+        return cls(ground, spec, tuple(parts), start, learnt, feed, below, device, run, seed, watch, tuple(said))
+
+    @property
+    def cached(self) -> Any | None:
+        """The activations of the frozen part, where they are read instead of the items."""
+        return self.material.stored
 
     @property
     def readable(self) -> Rows:
-        """Rows whose image could be decoded."""
-        return np.flatnonzero(self.images.index >= 0)
+        """Rows that can be learnt from."""
+        return self.material.readable
 
     @property
     def scope(self) -> Scope:
@@ -143,13 +132,15 @@ class Bench:
         trunk = self.start.backbone.module()
         if self.cached is None:
             return trunk, trunk
-        return trunk, Stages.of(trunk, self.feed.size_px).cut(self.below)[1]
+        stages = self.material.stages(trunk, self.scope)
+        assert stages is not None
+        return trunk, stages.cut(self.below)[1]
 
     def method(self, rows: Rows) -> Tune:
         """The techniques, from a head that was solved on these rows alone."""
         head = self._head(rows)
         views = (next(c.value for c in self.said if c.name == "views"),)
-        stages = frozen_part.stages_of(self.start.backbone.module(), self.feed.size_px, self.parts[0])
+        stages = self.material.stages(self.start.backbone.module(), self.scope)
         names, shares = (stages.names, stages.shares) if stages else ((), ())
         if self.cached is not None and stages is not None:
             kept = set(stages.layers[self.below :])
@@ -164,10 +155,13 @@ class Bench:
             return Head("linear", {"weight": weight, "bias": np.zeros(C, np.float32)})
         spec = self.start.probe.head.method
         spec = spec if self.start.probe.head.kind == "linear" else "logistic"
+        return self._solved(self.start.x(rows), rows, spec)
+
+    def _solved(self, x: NDArray[np.float32], rows: Rows, spec: str) -> Head:
+        """A linear head on features of some rows."""
         y, dataset = self.ground.dataset.targets()[rows], self.ground.dataset
         inner = make_folds(y, keep_together(dataset)[rows], 5, self.seed)
-        best, _ = probes.choose(self.start.x(rows), y, inner, C, methods=(spec,))
-        return best.head
+        return probes.choose(x, y, inner, len(dataset.labels), methods=(spec,))[0].head
 
     def feed_of(self, rows: Rows) -> Feed:
         """What of these rows is learnt from, and what of other sources."""
@@ -193,12 +187,24 @@ class Bench:
             model = loop.train(trained, [method], feed, plan, run, self.watch, judge, stage, lines=1)
             if run is not None:
                 self.curves[name] = run.curves()
+                if "parts" in run.decided:
+                    self.forced["parts of a step"] = run.decided["parts"]
         assert isinstance(model, Grafted)
         if whole is not trained:  # layers that were replaced in the upper part are replaced in the whole
             own = dict(trained.named_modules())  # without means that moved below the boundary
             for layer in {layer for stage in method.stages for layer in stage if layer in own}:
                 whole.set_submodule(layer, own[layer])
+        if self.scope.SOLVES:
+            self._solve(model, rows)
         return Trained(whole, model)
+
+    def _solve(self, model: Grafted, rows: Rows) -> None:
+        """A head for what the trunk sees now, of the rows that it has learnt from."""
+        rows = np.intersect1d(rows, self.readable)
+        head = self._solved(self.material.features(model, rows, self.device), rows, "logistic")
+        with torch.no_grad():
+            model.head.weight.copy_(torch.from_numpy(head.arrays["weight"].T.copy()))
+            model.head.bias.copy_(torch.from_numpy(head.arrays["bias"]))
 
     def note(self, name: str, rows: Rows, logits: NDArray[np.float32]) -> None:
         """How a fold's model did on the items that it had not seen."""
@@ -231,7 +237,7 @@ class Bench:
             yield None
             return
         card = self.start.backbone.card
-        whole = {"spec": self.spec, "backbone": card.key, "images": self.images.key, "name": name, **settings,
+        whole = {"spec": self.spec, "backbone": card.key, "images": self.material.key, "name": name, **settings,
                  "targets": digest(self.ground.dataset.table["target"].to_pylist()), "seed": self.seed}  # fmt: skip
         if self.beside is not None:
             whole["beside"] = digest(self.feed.targets[self.beside].tolist())
@@ -242,27 +248,19 @@ class Bench:
         with opened[0] if opened else contextlib.nullcontext() as run:
             yield run
 
-    @torch.no_grad()
     def logits(self, model: Grafted, rows: Rows) -> NDArray[np.float32]:
         """(len(rows), C) without augmentation."""
-        model.eval()
-        parts = [np.zeros((0, len(self.ground.dataset.labels)), np.float32)]
-        for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
-            parts.append(model(*self.plain(some)).logits.float().cpu().numpy())
-        return np.concatenate(parts)
+        return self.material.logits(model, rows, self.device)
 
     def plain(self, rows: Rows) -> list[Tensor]:
         """What goes into the trained part, without augmentation."""
-        if self.cached is not None:
-            return [torch.from_numpy(x).to(self.device) for x in self.cached.plain(rows)]
-        return [views.shown(self.images, self.feed, rows, 0, "plain", self.seed).to(self.device)]
+        return self.material.plain(rows, self.device)
 
     def shipped(self, trained: Trained) -> tuple[Tuned, Head, dict[str, Any]]:
         """The backbone, its head, and what was proven about the weights."""
         before = self.start.backbone.module()
         trunk, model = trained.trunk, trained.model
-        shipped = trunk if isinstance(model.neck, nn.Identity) else nn.Sequential(trunk, model.neck)
+        shipped = self.material.whole(trunk, model.neck)
         head = Head(
             "linear",
             {
@@ -272,11 +270,12 @@ class Bench:
             activation="sigmoid" if self.ground.dataset.multilabel else "softmax",
             method=self.spec,
         )
-        stages = frozen_part.stages_of(trunk, self.feed.size_px, self.parts[0])
-        tuned = Tuned.of(self.start.backbone.card, shipped, model.head.in_features, self.spec)
+        stages = self.material.stages(trunk, self.scope)
+        reader = getattr(self.start.backbone, "reader", None)
+        tuned = Tuned.of(self.start.backbone.card, shipped, model.head.in_features, self.spec, reader)
         facts = {
             "spec": self.spec,
-            "choices": {c.name: c.value for c in self.said},
+            "choices": {c.name: c.value for c in self.said} | self.forced,
             "proofs": proofs(before, trunk, self._frozen(trunk)),
             "stages": movement(before, trunk, stages.names if stages else [(n,) for n, _ in trunk.named_children()]),
             "curves": dict(self.curves),
@@ -286,7 +285,7 @@ class Bench:
 
     def _frozen(self, trunk: nn.Module) -> list[str]:
         """Names of the layers that must not have moved."""
-        stages = frozen_part.stages_of(trunk, self.feed.size_px, self.parts[0])
+        stages = self.material.stages(trunk, self.scope)
         return list(stages.layers[: self.below]) if stages else []
 
 

@@ -42,16 +42,16 @@ def decide(bench: Bench, deadline: float, folds: int, again: bool = True, must: 
     Where time is short fewer folds are asked, and at last the only fold's model is not trained again on everything.
     """
     scope, n = bench.scope, len(np.intersect1d(bench.ground.train, bench.readable))
-    batch = scope.batch or min(BATCH, max(2, n // 4))
+    batch = scope.batch_of(n, BATCH)
     shown = int(PRESENTATIONS * scope.LONGER)
-    wanted = scope.epochs or int(np.clip(shown // n, EPOCHS[0], EPOCHS[1] * scope.LONGER))
+    wanted = scope.passes() or int(np.clip(shown // n, EPOCHS[0], EPOCHS[1] * scope.LONGER))
     plan = loop.Plan(
         steps=math.ceil(n / batch / bench.own), batch=batch,
         optimizer=scope.optimizer,  # type: ignore[arg-type]
-        rate=scope.RATE if scope.rate in (None, "find") else float(scope.rate),
+        rate=scope.usual_rate(bench.feed.modality) if scope.rate in (None, "find") else float(scope.rate),
         weight_decay=scope.weight_decay, ema=scope.ema, device=bench.device, seed=bench.seed,
     )  # fmt: skip
-    why = "as asked" if scope.epochs else f"about {shown:,} items are shown, at least {EPOCHS[0]} times each"
+    why = "as asked" if scope.passes() else f"about {shown:,} items are shown, at least {EPOCHS[0]} times each"
     epochs = wanted
     with bench.remembered("plan", {"deadline": math.isfinite(deadline), "folds": folds, "again": again}) as run:
         before = processes.decided(lambda: run.decided if run is not None else {})

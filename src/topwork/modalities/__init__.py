@@ -3,5 +3,6 @@
 image.py         decode, describe, thumbnail; SUFFIXES
 image_graph.py   the same geometry and normalisation as ONNX graphs, for extraction and for the artefact
 text.py          numbers of a text: what readers give and graphs take
+text_language.py notice(texts): scripts and languages
 wordpiece.py     normalise, words, WordPiece: the reader of static embeddings
 """

@@ -8,11 +8,12 @@ vanish, white space becomes a blank, a Chinese character or a punctuation mark s
 (NFD), loses its accents (category Mn) and its case. A word that cannot be cut, or has over 100 characters, is [UNK].
 
 Devlin et al., BERT, 2019; Wu et al., Google's Neural Machine Translation System, 2016 (WordPiece). Words seen once are
-looked up afterwards, which is what makes it fast: language repeats itself.
+looked up afterwards, which is what makes it fast: language repeats itself. A pair of texts is read as one.
 """
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +22,11 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.errors import BadData, BadSetting
+from topwork.errors import BadData, BadSetting, BadWeights
+from topwork.modalities.text import PAIR, READER, Tokens
 
+FILE = "vocabulary.txt"
+LONGEST = 32_768  # pieces of a text that are read, about 150,000 letters: bounds the memory of one run
 UNKNOWN = "[UNK]"
 CONTINUES = "##"  # a piece that does not begin a word
 LONGEST_WORD = 100  # characters; what is longer is no word
@@ -52,7 +56,7 @@ def normalise(text: str) -> str:
 
 
 def _normal(char: str) -> str:
-    if char in "\t\n\r":
+    if char in "\t\n\r" or char == PAIR:
         return " "
     if char == "\ufffd" or unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs"):
         return ""
@@ -73,6 +77,7 @@ class WordPiece:
 
     vocabulary: Mapping[str, int]  # piece -> number; pieces inside words begin with ##
     known: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)  # word -> pieces, as met
+    kind = "pieces"
 
     @classmethod
     def of(cls, pieces: Sequence[str]) -> WordPiece:
@@ -84,6 +89,28 @@ class WordPiece:
                 f"none empty, and {UNKNOWN} among them"
             )
         return cls(vocabulary)
+
+    @classmethod
+    def of_files(cls, files: Mapping[str, bytes]) -> WordPiece:
+        """What `files` came from; BadWeights where they are damaged."""
+        try:
+            return cls.of(files[FILE].decode().removesuffix("\n").split("\n"))
+        except (KeyError, UnicodeDecodeError, BadSetting) as error:
+            raise BadWeights(f"{FILE} is no vocabulary, one piece a line in UTF-8: {error}") from error
+
+    def files(self) -> dict[str, bytes]:
+        """The pieces, one a line, in the order of their numbers."""
+        pieces = sorted(self.vocabulary, key=self.vocabulary.__getitem__)
+        return {READER: json.dumps({"kind": self.kind}).encode(), FILE: "".join(f"{p}\n" for p in pieces).encode()}
+
+    def read(self, texts: Sequence[str]) -> Tokens:
+        """One window a text, because what a static embedding says of a text depends on all of it at once."""
+        ids, ends = self.encode(texts)
+        cut = np.diff(ends) > LONGEST
+        if cut.any():
+            kept = np.arange(len(ids)) - np.repeat(ends[:-1], np.diff(ends)) < LONGEST
+            ids, ends = ids[kept], np.append(0, np.cumsum(np.minimum(np.diff(ends), LONGEST)))
+        return Tokens(ids, None, ends, np.arange(len(texts)), cut)
 
     def words(self, text: str) -> list[str]:
         """The words and marks of one text."""

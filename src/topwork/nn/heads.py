@@ -8,20 +8,25 @@ probabilities = activation(z / temperature)
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from topwork.errors import BadSetting
 from topwork.types import Head
 
 ROWS = 1024  # items per block: similarities (ROWS, M) stay small
 NORM_FLOOR = 1e-12  # a feature vector of zeros stays zeros
 
 
-def logits(head: Head, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits (N, C), before the temperature, for features x (N, D)."""
-    x = np.asarray(x, np.float32)
+def logits(head: Head, x: Any) -> NDArray[np.float32]:
+    """Logits (N, C), before the temperature, for features x (N, D), a csr matrix if they are sparse."""
+    x = x.astype(np.float32, copy=False) if hasattr(x, "tocsr") else np.asarray(x, np.float32)
     if head.kind == "linear":
         return x @ head.arrays["weight"] + head.arrays["bias"]
+    if hasattr(x, "tocsr"):
+        raise BadSetting("k-NN reads dense features; sparse ones need a linear head: sparse_logistic")
     bank, votes, k = head.arrays["bank"], head.arrays["votes"], int(head.settings["k"])
     z = np.empty((len(x), votes.shape[1]), np.float32)
     for start in range(0, len(x), ROWS):
@@ -31,7 +36,7 @@ def logits(head: Head, x: NDArray[np.float32]) -> NDArray[np.float32]:
     return z
 
 
-def probabilities(head: Head, x: NDArray[np.float32]) -> NDArray[np.float32]:
+def probabilities(head: Head, x: Any) -> NDArray[np.float32]:
     """Probabilities (N, C) for features x (N, D)."""
     return activate(logits(head, x), head.activation, head.temperature)
 

@@ -1,5 +1,7 @@
 """From images to a backbone of one's own: read, decode once, train, ask whether it was worth it, write.
 
+Texts go the same way in `language.py`; what follows is that of images.
+
 material.gather          folders, tables, fractals:      -> Material: items, targets, content hash
 checks                   methods, architecture, size     everything that can be wrong, before any work
 material.frames          every file once                 -> uint8 (U, P, P, 3) in the cache
@@ -17,10 +19,10 @@ import dataclasses
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,6 +46,9 @@ from topwork.store.runs import Run
 from topwork.store.runs import check as check_run
 from topwork.types import Choice, Watch
 
+if TYPE_CHECKING:
+    from topwork.pretraining.encoder import Encoder
+
 SIZE_PX = 96
 BATCH, GPU_BATCH = 64, 256
 RATE, RATE_AT = 1.2e-3, 128  # AdamW's peak for a batch of so many items; it grows with the root of the batch
@@ -62,7 +67,7 @@ class Wish:
     arch: str | None = None
     seconds: float | None = None
     steps: int | None = None
-    size_px: int = SIZE_PX
+    size_px: int | None = None  # side of images, None: SIZE_PX; of texts the tokens of a window
     batch: int | None = None
     rate: float | None = None
     seed: int = 0
@@ -75,6 +80,12 @@ def pretrain(wish: Wish, watch: Watch) -> dict[str, Any]:
     """Train and write the backbone; returns its card. The same command goes on where a killed one was."""
     began = time.monotonic()
     methods = _methods(wish)
+    if any(method.modality == "text" for method in methods):
+        from topwork.pretraining import language
+
+        return language.pretrain(wish, methods, watch)
+    wish = dataclasses.replace(wish, size_px=wish.size_px or SIZE_PX)
+    assert wish.size_px is not None
     small_views = any(RECIPES[view].scale != 1 for method in methods for view in method.views)
     network = Network.of(wish.arch, wish.start, wish.size_px, small_views)
     material, notes = gather(wish.data, any(method.needs_labels for method in methods))
@@ -103,11 +114,12 @@ def pretrain(wish: Wish, watch: Watch) -> dict[str, Any]:
         feed = Feed(draw, material.targets, wish.size_px, material.source, material.classes,
                     _extras(methods, material, watch), network.mean, network.std)  # fmt: skip
         left = None if wish.seconds is None else wish.seconds - (time.monotonic() - began)
-        plan, threads = _decide(run, plan, network, methods, feed, left, watch)
-        with _threads(threads):
+        plan, threads = decide(run, plan, network, methods, feed, left, watch)
+        with on_threads(threads):
             trunk = loop.train(network.trunk(wish.seed), methods, feed, plan, run, watch)
+            plan = dataclasses.replace(plan, parts=run.decided.get("parts", plan.parts))
             scores = probe.scores(trunk.cpu(), network, wish.seed, watch)
-        losses = _mean_of_last(run.read_log())
+        losses = mean_of_last(run.read_log())
         facts = {
             "name": wish.out.name,
             "method": {
@@ -122,7 +134,7 @@ def pretrain(wish: Wish, watch: Watch) -> dict[str, Any]:
             },
             "start": dataclasses.asdict(network.start) if network.start else None,
             "seconds": round(run.elapsed(), 1),
-            "machine": _machine(plan.device, threads),
+            "machine": machine(plan.device, threads),
             "seed": wish.seed,
             "losses": losses,
             "scores": scores,
@@ -186,10 +198,10 @@ def _check_methods(
             find(spec)
             if wanted.setdefault(name, spec) != spec:
                 raise BadSetting(f"Two methods want different teachers: {wanted[name]} and {spec}. Choose one")
-    feed = Feed(lambda rows, _: np.zeros((len(rows), 8, 8, 3), np.uint8), material.targets, wish.size_px,
+    feed = Feed(lambda rows, _: np.zeros((len(rows), 8, 8, 3), np.uint8), material.targets, (wish.size_px or SIZE_PX),
                 material.source, material.classes)  # fmt: skip
     trunk = network.trunk(wish.seed)
-    facts = feed.facts(loop.width_of(trunk, wish.size_px), wish.steps or 1000, wish.seed)
+    facts = feed.facts(loop.width_of(trunk, (wish.size_px or SIZE_PX)), wish.steps or 1000, wish.seed)
     for method in methods:
         if not method.extras:  # what it wants to know of them is not there yet
             method.prepare(network.trunk(wish.seed), facts)
@@ -197,16 +209,16 @@ def _check_methods(
 
 def _choices(wish: Wish, material: Material) -> dict[str, Choice]:
     """What we choose, each with its reason."""
-    device = _device()
+    found = device()
     if wish.batch:
         batch = Choice("batch size", wish.batch, "as asked")
     else:
-        most = BATCH if device.value == "cpu" else GPU_BATCH
+        most = BATCH if found.value == "cpu" else GPU_BATCH
         size = min(most, len(material))
         why = (
             "all images that there are"
             if size < most
-            else f"good on {'a processor' if device.value == 'cpu' else 'a GPU'}"
+            else f"good on {'a processor' if found.value == 'cpu' else 'a GPU'}"
         )
         batch = Choice("batch size", size, why)
     rate = Choice("learning rate", wish.rate, "as asked")
@@ -216,20 +228,23 @@ def _choices(wish: Wish, material: Material) -> dict[str, Choice]:
             ", halved: it goes on" if wish.start else ""
         )
         rate = Choice("learning rate", float(f"{value:.2g}"), why)
-    side = int(FRAME * wish.size_px)
+    side = int(FRAME * (wish.size_px or SIZE_PX))
     own = material.short_side_px()
     frame = Choice("frames", side, f"{FRAME:g} times the input, so that crops keep some detail")
     if material.drawn:
-        frame = Choice("frames", wish.size_px, "as large as the input: they are drawn anew every time")
+        frame = Choice("frames", (wish.size_px or SIZE_PX), "as large as the input: they are drawn anew every time")
     elif own < side:
         frame = Choice("frames", max(own, 16), "the images are no larger")
     size = Choice(
-        "input size", wish.size_px, "a trade between detail and steps" if wish.size_px == SIZE_PX else "as asked"
+        "input size",
+        (wish.size_px or SIZE_PX),
+        "a trade between detail and steps" if (wish.size_px or SIZE_PX) == SIZE_PX else "as asked",
     )
-    return {choice.name: choice for choice in (device, size, frame, batch, rate)}
+    return {choice.name: choice for choice in (found, size, frame, batch, rate)}
 
 
-def _device() -> Choice:
+def device() -> Choice:
+    """Where it is trained."""
     named = os.environ.get("TOPWORK_DEVICE", "")
     if named:
         return Choice("device", named, "TOPWORK_DEVICE")
@@ -251,8 +266,14 @@ def _extras(methods: Sequence[Method], material: Material, watch: Watch) -> dict
     return found
 
 
-def _decide(
-    run: Run, plan: loop.Plan, network: Network, methods: Sequence[Method], feed: Feed, left: float | None, watch: Watch
+def decide(
+    run: Run,
+    plan: loop.Plan,
+    network: Network | Encoder,
+    methods: Sequence[Method],
+    feed: Feed,
+    left: float | None,
+    watch: Watch,
 ) -> tuple[loop.Plan, int]:
     """Number of steps and of threads, measured once and then kept with the run."""
     if "threads" not in run.decided:
@@ -262,13 +283,13 @@ def _decide(
         measured = {}
         if left is not None or len(tried) > 1:
             for threads in tried:
-                with _threads(threads):
+                with on_threads(threads):
                     measured[threads] = loop.pace(
                         lambda: network.trunk(0), methods, feed, plan, min(5.0, (left or 100) / 20)
                     )
         threads = min(measured, key=measured.__getitem__) if measured else 1
         if measured:
-            paces = ", ".join(f"{plan.batch / s:,.0f} images/s with {n}" for n, s in measured.items())
+            paces = ", ".join(f"{plan.batch / s:,.0f} {feed.modality}s/s with {n}" for n, s in measured.items())
             watch.say(str(Choice("threads", threads, f"{paces}, on real steps")))
         steps = plan.steps
         if left is not None:
@@ -282,7 +303,8 @@ def _decide(
 
 
 @contextlib.contextmanager
-def _threads(count: int):  # noqa: ANN202
+def on_threads(count: int) -> Iterator[None]:
+    """So many threads of torch, while it lasts."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -291,14 +313,15 @@ def _threads(count: int):  # noqa: ANN202
         torch.set_num_threads(before)
 
 
-def _mean_of_last(lines: list[dict[str, Any]]) -> dict[str, float]:
+def mean_of_last(lines: list[dict[str, Any]]) -> dict[str, float]:
     """Mean of every loss term over the last tenth of the training."""
     last = lines[-max(1, len(lines) // 10) :]
     names = [name for name in (last[0] if last else {}) if name not in ("step", "rate", "seconds")]
     return {name: float(np.mean([line[name] for line in last])) for name in names}
 
 
-def _machine(device: str, threads: int) -> str:
+def machine(device: str, threads: int) -> str:
+    """What it was trained on, in words."""
     if device != "cpu":
         return f"{torch.cuda.get_device_name()} ({device})" if device.startswith("cuda") else device
     return f"{platform.machine()}, {os.cpu_count()} processors, {threads} threads"

@@ -3,10 +3,13 @@
 @dataclass(frozen=True)
 class Folder:                          # its fields are its options
     def accepts(self, uri) -> bool
+    def modality(self, uri) -> str     # "image" or "text"; where it is missing: images
     def read(self, uri) -> Dataset     # nothing is lost silently: `skipped` says what is left, `notes` what was guessed
 
 read("photos/")                    the first source that accepts the uri
+modality("reviews.csv")            what read would give, by names and first lines
 items("photos/")                   unlabelled input of predict: paths of images at any depth, no Arrow needed
+texts("reviews/")                  every text, one after the other, labelled or not: pretraining, predict
 """
 
 from __future__ import annotations
@@ -14,13 +17,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from topwork import plugins
 from topwork.errors import BadData, BadSetting
-from topwork.types import Dataset
+from topwork.types import Dataset, Skipped
 
-EXPECTED = "a folder with one subfolder per class, or a table (csv, tsv, jsonl, parquet) with a path and a label column"
+EXPECTED = (
+    "a folder with one subfolder per class, or a table (csv, tsv, jsonl, parquet) with a path or text column and a "
+    "label column"
+)
 
 SPLITS = ("train", "val", "test")
 _SPLIT = re.compile(
@@ -43,6 +50,30 @@ class Source(Protocol):
 def read(uri: str | os.PathLike[str], **options: Any) -> Dataset:
     """Read a folder or table with the first source that accepts it; options that are None count as not given."""
     uri = os.fspath(uri)
+    return _source(uri, options).read(uri)
+
+
+def modality(uri: str | os.PathLike[str], **options: Any) -> str:
+    """Whether `read` would give "image" or "text"; cheap. "image" where it would give nothing: `read` says why."""
+    uri = os.fspath(uri)
+    try:
+        source = _source(uri, options)
+        return source.modality(uri) if hasattr(source, "modality") else "image"
+    except BadData:
+        return "image"
+
+
+def texts(uri: str | os.PathLike[str], skipped: list[Skipped] | None = None, **options: Any) -> Iterator[str]:
+    """Every text of a file or folder, labelled or not, never all of them in memory; what cannot be read is `skipped`.
+
+    A file of lines gives its lines, a table the cells of its text column, a folder the texts of all its files.
+    """
+    from topwork.sources.text_folder import stream
+
+    yield from stream(os.fspath(uri), [] if skipped is None else skipped, options)
+
+
+def _source(uri: str, options: dict[str, Any]) -> Any:
     given = {name: value for name, value in options.items() if value is not None}
     for name in plugins.names("sources"):
         kind = plugins.find("sources", name)
@@ -52,7 +83,7 @@ def read(uri: str | os.PathLike[str], **options: Any) -> Dataset:
         if unknown := sorted(given.keys() - known):
             has = f"its options: {', '.join(sorted(known))}" if known else "it has no options"
             raise BadSetting(f"{', '.join(unknown)} cannot be used with {uri}: it is read as a {name}, {has}")
-        return kind(**given).read(uri)
+        return kind(**given)
     raise BadData(f"{uri}: {_trouble(uri)}. Expected {EXPECTED}")
 
 

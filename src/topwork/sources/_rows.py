@@ -6,20 +6,29 @@ each time. The csv module and not Arrow's: it knows the line below a quoted line
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 from topwork.errors import BadData
 from topwork.modalities.image import SUFFIXES
+from topwork.sources._encoding import Encoding, encoding_of, is_damaged
 
 SAMPLE_ROWS = 1000  # enough to tell columns apart
+LONGEST_CELL = 1 << 22  # characters; an open quote ends there at the latest
+NOT_UTF8 = "not valid UTF-8"
+NAMES = frozenset(  # what columns are called: a line that holds one of them is a header
+    (
+        "text", "sentence", "review", "content", "label", "labels", "class", "category", "target", "path", "file",
+        "image", "id", "index", "title", "body", "question", "answer", "premise", "hypothesis", "split", "set", "group",
+        "sentiment", "rating", "score", "comment", "query", "intent", "文本", "内容", "评论", "标签", "类别",
+    )
+)  # fmt: skip
 
 Row = tuple[int, Sequence[Any] | str]  # line number, and the cells, or why there are none
 
@@ -29,43 +38,59 @@ def is_image(value: Any) -> bool:
     return isinstance(value, str) and os.path.splitext(value.strip())[1].lower() in SUFFIXES
 
 
-class _Csv:
+class Csv:
     """Rows of a delimited text file, with the line on which each one starts."""
 
     unit = "line"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, names: Collection[str] = (), delimiter: str | None = None) -> None:
+        """With a delimiter given the file is one of lines, which has a header only where its names say so."""
         self.path = path
-        self.encoding, said = _encoding(path)
-        self.notes = [said] if said else []
-        with open(path, encoding=self.encoding, newline="") as file:
+        self.encoding: Encoding = encoding_of(path)
+        self.notes = [self.encoding.said] if self.encoding.said else []
+        with self.encoding.open(path, newline="") as file:
             first = next((line for line in file if line.strip()), "")
         if "\0" in first:
             raise BadData(f"{path} line 1: holds NUL bytes. Expected text; save the table again as UTF-8 csv")
-        self.delimiter = "\t" if path.lower().endswith(".tsv") else _delimiter(first)
-        if self.delimiter != "," and not path.lower().endswith(".tsv"):
+        tabs = path.lower().endswith(".tsv")
+        self.delimiter = delimiter or ("\t" if tabs else _delimiter(first))
+        if self.delimiter != "," and not tabs:
             self.notes.append(f"columns are separated by {self.delimiter!r}")
+        self.quoting = self.delimiter != "\t" or _is_quoted(self)
+        if not self.quoting:
+            self.notes.append("quotation marks belong to the text")
         self.headless = False
         header = next(iter(self._all()), (1, []))[1]
         if not header or isinstance(header, str):
             raise BadData(f"{path}: no header line{f' ({header})' if header else ''}. Expected column names in line 1")
-        self.headless = any(is_image(cell) for cell in header)
-        if self.headless:
+        if any(is_image(cell) for cell in header):
+            self.headless = True
             self.notes.append("line 1 holds an image file: read as data, the table has no header")
+        elif why := _is_data(
+            header, [cells for _, cells in islice(self._all(), 1, SAMPLE_ROWS)], names, delimiter is not None
+        ):
+            self.headless = True
+            self.notes.append(f"{why}: read as data, the table has no header")
         self.columns = [f"column {i + 1}" if self.headless else c.strip() for i, c in enumerate(header)]
         _refuse_twice(path, self.columns)
 
     def rows(self) -> Iterator[Row]:
         """Rows below the header."""
         for line, cells in islice(self._all(), 0 if self.headless else 1, None):
-            if isinstance(cells, str) or len(cells) == len(self.columns):
+            if isinstance(cells, str):
+                yield line, cells
+            elif self.encoding.damaged and any(map(is_damaged, cells)):
+                yield line, NOT_UTF8
+            elif len(cells) == len(self.columns):
                 yield line, cells
             else:
                 yield line, f"{len(cells)} fields, expected {len(self.columns)}"
 
     def _all(self) -> Iterator[Row]:
-        with open(self.path, encoding=self.encoding, newline="") as file:
-            reader = csv.reader(self._lines(file), delimiter=self.delimiter, strict=True)
+        csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))  # 131,072 unless told
+        quoting = csv.QUOTE_MINIMAL if self.quoting else csv.QUOTE_NONE
+        with self.encoding.open(self.path, newline="") as file:
+            reader = csv.reader(self._lines(file), delimiter=self.delimiter, strict=True, quoting=quoting)
             while True:
                 line = reader.line_num + 1
                 try:
@@ -73,7 +98,8 @@ class _Csv:
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    yield line, f"broken quotes: {error} (line {reader.line_num})"
+                    why = f"a cell of over {LONGEST_CELL:,} characters" if "limit" in str(error) else str(error)
+                    yield line, f"broken quotes: {why} (line {reader.line_num})"
                 else:
                     if cells:
                         yield line, cells
@@ -87,15 +113,15 @@ class _Csv:
             yield line
 
 
-class _Jsonl:
+class Jsonl:
     """Rows of a file with one JSON object per line."""
 
     unit = "line"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, names: Collection[str] = ()) -> None:  # noqa: ARG002 every line has them
         self.path = path
-        self.encoding, said = _encoding(path)
-        self.notes = [said] if said else []
+        self.encoding: Encoding = encoding_of(path)
+        self.notes = [self.encoding.said] if self.encoding.said else []
         seen: dict[str, None] = {}
         for _, row in islice(self._objects(), SAMPLE_ROWS):
             seen |= dict.fromkeys(row if isinstance(row, dict) else ())
@@ -109,9 +135,12 @@ class _Jsonl:
             yield line, row if isinstance(row, str) else [row.get(column) for column in self.columns]
 
     def _objects(self) -> Iterator[tuple[int, dict[str, Any] | str]]:
-        with open(self.path, encoding=self.encoding) as file:
+        with self.encoding.open(self.path) as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
+                    continue
+                if self.encoding.damaged and is_damaged(line):
+                    yield number, NOT_UTF8
                     continue
                 try:
                     row = json.loads(line)
@@ -121,16 +150,17 @@ class _Jsonl:
                     yield number, row if isinstance(row, dict) else "not a JSON object"
 
 
-class _Parquet:
+class Parquet:
     """Rows of a Parquet file; its rows count from 1."""
 
     unit = "row"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, names: Collection[str] = ()) -> None:  # noqa: ARG002 they are in the file
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self.path, self.notes = path, []
+        self.path, self.encoding = path, Encoding("utf-8")
+        self.notes: list[str] = []
         try:
             schema = pq.read_schema(path)
         except (pa.ArrowException, OSError) as error:
@@ -155,51 +185,45 @@ class _Parquet:
             raise BadData(f"{self.path} row {number + 1}: damaged: {str(error).splitlines()[0]}") from error
 
 
-READERS: dict[str, Any] = {".csv": _Csv, ".tsv": _Csv, ".jsonl": _Jsonl, ".ndjson": _Jsonl, ".parquet": _Parquet}
-
-
-def _encoding(path: str) -> tuple[str, str]:
-    """The text encoding, and a note where it is not plain UTF-8."""
-    with open(path, "rb") as file:
-        head = file.read(1 << 16)
-    marks = {
-        codecs.BOM_UTF32_LE: "utf-32",
-        codecs.BOM_UTF32_BE: "utf-32",
-        codecs.BOM_UTF8: "utf-8-sig",
-        codecs.BOM_UTF16_LE: "utf-16",
-        codecs.BOM_UTF16_BE: "utf-16",
-    }
-    likely = next((name for mark, name in marks.items() if head.startswith(mark)), None)
-    if likely is None and len(head) > 3 and max(head[0::2].count(0), head[1::2].count(0)) > len(head) / 8:
-        likely = "utf-16-be" if head[0::2].count(0) > head[1::2].count(0) else "utf-16-le"
-    for name in [likely] if likely else ["utf-8", "gb18030"]:
-        if _decodes(path, name) and (name != "gb18030" or _looks_chinese(head)):
-            said = {"utf-8": "", "utf-8-sig": "UTF-8 with a byte order mark"}
-            return name, said.get(name, f"text encoding {name.upper()}, told by its bytes")
-    raise BadData(f"{path}: its text is neither UTF-8, UTF-16 nor GB18030. Save it again as UTF-8")
-
-
-def _decodes(path: str, encoding: str) -> bool:
-    decoder = codecs.getincrementaldecoder(encoding)()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                decoder.decode(block)
-        decoder.decode(b"", final=True)
-    except UnicodeError:
-        return False
-    return True
-
-
-def _looks_chinese(head: bytes) -> bool:
-    """False for Western 8-bit text: it may decode too, but into rare characters (second byte in the ASCII range)."""
-    wide = re.findall(rb"[\x81-\xfe]([\x30-\x39][\x81-\xfe][\x30-\x39]|[\x40-\x7e\x80-\xfe])", head)
-    return sum(len(rest) == 3 or rest[0] >= 0xA1 for rest in wide) >= len(wide) / 2
+READERS: dict[str, Any] = {".csv": Csv, ".tsv": Csv, ".jsonl": Jsonl, ".ndjson": Jsonl, ".parquet": Parquet}
 
 
 def _delimiter(header: str) -> str:
     bare = re.sub(r'"[^"]*"', "", header)
     return max(",;\t|", key=bare.count)
+
+
+def _is_quoted(reader: Csv) -> bool:
+    """False where tabs alone divide every line alike and a quotation mark at a field's edge is not one of a pair."""
+    widths: set[int] = set()
+    paired = True
+    with reader.encoding.open(reader.path, newline="") as file:
+        for line in islice((line for line in file if line.strip()), 20 * SAMPLE_ROWS):
+            fields = line.rstrip("\r\n").split("\t")
+            widths.add(len(fields))
+            for field in fields:
+                if field.startswith('"'):
+                    inner = field[1:-1] if len(field) > 1 and field.endswith('"') else '"'
+                    paired &= '"' not in inner.replace('""', "")
+    return paired or len(widths) > 1
+
+
+def _is_data(header: Sequence[Any], sample: Sequence[Any], names: Collection[str], bare: bool) -> str:
+    """Why the first line is an item and no header, or "": it holds a number, or a value that recurs below."""
+    words = [cell.strip() for cell in header]
+    rows = [cells for cells in sample if not isinstance(cells, str) and len(cells) == len(header)]
+    if len(rows) < 2 or words == [str(i) for i in range(len(words))]:
+        return ""
+    if any(is_image(cell) for cells in rows[:100] for cell in cells):
+        return ""
+    named = any(word.lower() in NAMES or word in names for word in words)
+    for at, word in enumerate(words):
+        below = sum(cells[at].strip() == word for cells in rows if list(cells) != list(header))
+        if word and below > (len(rows) / 100 if named else 1):
+            return f"'{word[:40]}' in line 1 is there again {below:,} times"
+        if not named and re.fullmatch(r"[-+]?\d+(\.\d+)?", word):
+            return f"line 1 holds the number {word}"
+    return "" if named or not bare else "line 1 has no names of columns"
 
 
 def _refuse_twice(path: str, columns: list[str]) -> None:

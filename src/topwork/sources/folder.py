@@ -69,8 +69,10 @@ class Folder:
     """One subfolder per class."""
 
     def accepts(self, uri: str) -> bool:
-        """Any folder."""
-        return os.path.isdir(uri)
+        """Any folder but those of texts."""
+        from topwork.sources._layout import layout
+
+        return os.path.isdir(uri) and layout(uri) is None
 
     def read(self, uri: str) -> Dataset:
         """Class = first folder below the root or below the split folder."""
@@ -121,7 +123,7 @@ class _Harvest:
     def holding(self, rel: str) -> list[str]:
         """Subfolders with an image at some depth."""
         folder = os.path.join(self.root, rel)
-        return [name for name in look(folder).folders if _any_image(os.path.join(folder, name))]
+        return [name for name in look(folder).folders if any_image(os.path.join(folder, name))]
 
     def look_through(self, rel: str, inside_split: bool = False) -> str:
         """Go down while there is nothing to choose: one folder, no image beside it, and folders of images inside."""
@@ -217,7 +219,7 @@ def _sort_in(entry: os.DirEntry[str], here: Listing) -> None:
         here.others.append((name, f"not an image ({suffix or 'no suffix'})"))
 
 
-def _any_image(path: str, above: frozenset[tuple[int, int]] = frozenset()) -> bool:
+def any_image(path: str, above: frozenset[tuple[int, int]] = frozenset()) -> bool:
     """Whether there is an image at some depth; stops at the first."""
     identity, here = _identity(path), Listing()
     if identity in above:
@@ -227,7 +229,7 @@ def _any_image(path: str, above: frozenset[tuple[int, int]] = frozenset()) -> bo
             _sort_in(entry, here)
             if here.images:
                 return True
-    return any(_any_image(os.path.join(path, name), above | {identity}) for name in here.folders)
+    return any(any_image(os.path.join(path, name), above | {identity}) for name in here.folders)
 
 
 def _identity(path: str) -> tuple[int, int]:

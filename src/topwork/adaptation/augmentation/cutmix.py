@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Cutmix(Technique):
     """Boxes of one item in another."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
 
     alpha: float = 1.0  # of Beta(alpha, alpha); 1: all sizes alike
     per: str = "item"  # or "batch": how often a box is drawn

@@ -12,7 +12,7 @@ Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018. They draw on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Mixup(Technique):
     """Weighted means of two items."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
 
     alpha: float = 0.2  # of Beta(alpha, alpha); higher = nearer to halves
     per: str = "item"  # or "batch": how often a weight is drawn

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class RandomErasing(Technique):
     """Boxes without content in the pictures."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
 
     p: float = 0.5  # share of the items with a box
     area: tuple[float, float] = (0.02, 0.4)  # share of the picture that it takes

@@ -9,6 +9,7 @@ want "plain" or "crop_upright". A view is drawn before a frozen part runs, so it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from topwork.adaptation import Technique
 from topwork.errors import BadSetting, UnknownName
@@ -18,6 +19,8 @@ from topwork.modalities.image_views import RECIPES
 @dataclass(frozen=True)
 class View(Technique):
     """A recipe for views."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
 
     name: str = "crop"
 

@@ -52,18 +52,13 @@ class Logistic:
         sample_weight: NDArray[Any] | None = None,
     ) -> Probe:
         """Walk the path of strengths."""
-        if self.class_weight not in ("auto", "none", "balanced"):
-            raise BadSetting(f"class_weight={self.class_weight!r} is none of: auto, none, balanced")
-        if self.l2 is not None and not (np.isfinite(self.l2) and self.l2 > 0):
-            raise BadSetting(
-                f"l2={self.l2} must be a number above zero; separable classes have no finite optimum without it"
-            )
+        check_options(self.l2, self.class_weight)
         given = check(x, targets, folds, classes, sample_weight)
         basis = principal(given.x, given.weight if given.weighted else None)
         problem = Problem.of(given, basis, balanced=self.class_weight == "balanced")
         best, tried = problem.walk(STRENGTHS if self.l2 is None else (self.l2,))
         note = ", classes weighted alike" if self.class_weight == "balanced" else ""
-        if self.class_weight == "auto" and not given.multilabel and _imbalance(given) > IMBALANCE:
+        if self.class_weight == "auto" and not given.multilabel and imbalance(given) > IMBALANCE:
             other_problem = Problem.of(given, basis, balanced=True)
             around = tuple(best.l2 * f for f in (10**0.5, 1, 10**-0.5)) if self.l2 is None else (self.l2,)
             other, _ = other_problem.walk(around)
@@ -165,7 +160,15 @@ def _log_partition(w: Array, scores: NDArray[np.float32]) -> float:
     return float(np.logaddexp.reduce(scores @ w.T.astype(np.float32), axis=1).mean())
 
 
-def _imbalance(given: Given) -> float:
+def check_options(l2: float | None, class_weight: str) -> None:
+    """Refuse options that mean nothing."""
+    if class_weight not in ("auto", "none", "balanced"):
+        raise BadSetting(f"class_weight={class_weight!r} is none of: auto, none, balanced")
+    if l2 is not None and not (np.isfinite(l2) and l2 > 0):
+        raise BadSetting(f"l2={l2} must be a number above zero; separable classes have no finite optimum without it")
+
+
+def imbalance(given: Given) -> float:
     """Most frequent over rarest class, of those that are there."""
     counts = given.counts()[-1]
     return float(counts.max() / counts[counts > 0].min())

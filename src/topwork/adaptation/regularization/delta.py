@@ -106,6 +106,10 @@ class Delta(Technique):
 
     def prepare(self, model: Grafted, facts: Facts) -> None:
         """Remember the trunk, and watch its stages."""
+        if self.attention and facts.modality == "text":
+            raise BadSetting(
+                "delta: attention=True follows slopes back to the items, and texts have none. Leave it out"
+            )
         keep_trunk(model)  # before it is watched, so that the copy is not
         compared = Compared(model)
         if not compared.watch.handles:

@@ -13,7 +13,7 @@ Kou et al., Stochastic Normalization, NeurIPS 2020.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,8 @@ class Switches(nn.Module):
 @dataclass(frozen=True)
 class Stochnorm(Technique):
     """Two branches in every batch norm that is trained."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
 
     p: float = 0.5  # share of the channels with moving statistics
 

@@ -20,7 +20,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ LIMITS = "adversarial_limits"  # buffer (3, 3) of the model while it is trained:
 @dataclass(frozen=True)
 class Adversarial(Technique):
     """Worst-case pictures."""
+
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
 
     eps: float = 4.0  # largest change of a pixel, in levels of 255; higher = more robust, less accurate
     steps: int = 3  # of the attack; each costs a forward and a backward pass

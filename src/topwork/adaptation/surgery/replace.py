@@ -18,7 +18,7 @@ from torch import fx, nn
 
 from topwork.adaptation import Facts, Technique
 from topwork.adaptation.graft import Grafted
-from topwork.adaptation.layers import ACTIVATIONS, drawing, is_norm, linear, looking, mlp
+from topwork.adaptation.layers import ACTIVATIONS, drawing, is_norm, linear, looking, mlp, two_items
 from topwork.errors import BadSetting
 
 FRESH = ("linear", "mlp")
@@ -95,15 +95,14 @@ def build(by: str, old: nn.Module, draw: torch.Generator) -> nn.Module:
 
 
 def _is_cut(trunk: nn.Module) -> bool:
-    return isinstance(trunk, fx.GraphModule)
+    return isinstance(trunk, fx.GraphModule) or getattr(trunk, "is_cut", False)
 
 
 def _by_trial(model: Grafted, facts: Facts) -> str:
-    """What goes wrong with two images, if anything."""
+    """What goes wrong with two items, if anything."""
     try:
         with looking(model):
-            device = next(model.parameters()).device
-            answer = model(torch.zeros(2, 3, facts.size_px, facts.size_px, device=device))
+            answer = model(*two_items(facts, next(model.parameters()).device))
     except Exception as error:  # networks are foreign code
         return " ".join(str(error).split())[:200]
     return "" if answer.logits.shape == (2, model.head.out_features) else f"logits {tuple(answer.logits.shape)}"

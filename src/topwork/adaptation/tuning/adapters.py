@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from topwork.adaptation import Facts
 from topwork.adaptation.graft import Grafted, Scope
-from topwork.adaptation.layers import ACTIVATIONS, drawing, is_norm, looking
+from topwork.adaptation.layers import ACTIVATIONS, drawing, is_norm, looking, two_items
 from topwork.errors import BadSetting
 
 PLACE = "adapter"  # its name in the layer that it follows
@@ -116,8 +116,7 @@ def shapes(model: Grafted, facts: Facts) -> dict[str, tuple[int, ...]]:
             handles.append(model.trunk.get_submodule(heavy[-1]).register_forward_hook(note(heavy[-1])))
     try:
         with looking(model):
-            device = next(model.trunk.parameters()).device
-            model.trunk(torch.zeros(2, 3, facts.size_px, facts.size_px, device=device))
+            model.trunk(*two_items(facts, next(model.trunk.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()

@@ -1,6 +1,7 @@
 """Backbones inside the package: bundled (the default one), bundled:NAME, and bundled:pixels, which has no weights.
 
 bundled:text_small reads English text (`static_text.py`), the others images.
+bundled:ngrams reads text of any language once it was fitted to some (`ngrams.py`); it has no weights.
 
 pixels: features are the raw pixels of the whole image squashed to 16 x 16, (N, 768) in 0..1: the rung of the ladder
 that a real backbone must beat.
@@ -36,8 +37,8 @@ class Bundled:
     """What the package brings along."""
 
     def cards(self) -> tuple[Card, ...]:
-        """All of them."""
-        return tuple(self.load(name).card for name in _names())
+        """All that can be used as they are."""
+        return tuple(self.load(name).card for name in _names() if name != "ngrams")
 
     def load(self, name: str) -> Backbone:
         """One of them; "" is the default."""
@@ -46,6 +47,10 @@ class Bundled:
             raise UnknownName.among(name, "bundled", _names())
         if name == "pixels":
             return Pixels()
+        if name == "ngrams":
+            from topwork.backbones.ngrams import Ngrams
+
+            return Ngrams()
         if read_json(FOLDERS / name / "card.json").get("modality") == "text":
             from topwork.backbones.static_text import open_static
 
@@ -83,4 +88,4 @@ class Pixels:
 
 
 def _names() -> tuple[str, ...]:
-    return ("pixels", *sorted(path.parent.name for path in FOLDERS.glob("*/card.json")))
+    return ("ngrams", "pixels", *sorted(path.parent.name for path in FOLDERS.glob("*/card.json")))

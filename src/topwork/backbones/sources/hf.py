@@ -1,6 +1,7 @@
-"""Image encoders of the Hugging Face hub by name: hf:facebook/dinov2-small, hf:ORG/NAME@REVISION.
+"""Encoders of the Hugging Face hub by name: hf:facebook/dinov2-small, hf:sentence-transformers/all-MiniLM-L6-v2.
 
-The repository must be in the layout of timm or of transformers, with safetensors. The hub's cache on this machine
+hf:ORG/NAME@REVISION names a revision. The repository must be in the layout of timm or of transformers (those of texts
+with tokenizer.json; what sentence-transformers adds is read, too), with safetensors. The hub's cache on this machine
 comes first; the network is asked only for what is not there, and not at all with HF_HUB_OFFLINE=1.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from topwork.backbones import fetch
 from topwork.backbones.card_json import read_json
 from topwork.backbones.folder import open_folder
+from topwork.backbones.text_folder import OPTIONAL, reads_text
 from topwork.errors import BadSetting, TopworkError
 from topwork.types import Backbone, Card
 
@@ -24,13 +26,13 @@ class Hf:
     """Repositories of the Hugging Face hub."""
 
     def cards(self) -> tuple[Card, ...]:
-        """Image encoders of transformers that lie in the hub's cache; those of timm are timm's."""
+        """Encoders of transformers that lie in the hub's cache; those of timm are timm's."""
         found = []
         for name in fetch.cached_repos():
             if not name.startswith("timm/") and fetch.hub_file_here(name, WEIGHTS):
                 try:
                     found.append(self.load(name).card)
-                except TopworkError:  # a text model, or in another layout
+                except TopworkError:  # of another modality, or in another layout
                     continue
         return tuple(found)
 
@@ -41,6 +43,9 @@ class Hf:
         spec = f"hf:{name}"
         config = fetch.hub_file(name, ("config.json",), spec)
         facts = read_json(config)
+        if reads_text(facts):
+            fetch.hub_files(name, ("tokenizer.json",), OPTIONAL, WEIGHTS[:1], spec)
+            return open_folder(Path(config).parent, spec)
         if "architecture" not in facts:
             from topwork.backbones.transformers_folder import check_kind
 

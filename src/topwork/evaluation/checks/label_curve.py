@@ -35,7 +35,9 @@ FLAT = 0.005  # a gain below half a point is called flat
 class LabelCurve:
     """A learning curve with a fitted power law."""
 
-    axes: int = 128  # principal axes that the ridge sees; higher = slower, closer to the model
+    axes: int = (
+        128  # principal axes that the ridge sees, twice as many of n-grams; higher = slower, closer to the model
+    )
     sizes: int = 7  # points on the curve, at most
     repeats: int = 2  # orders in which the training items arrive, per fold
 
@@ -44,12 +46,16 @@ class LabelCurve:
         x, y, folds = context.train_x, context.train_targets, context.train_folds
         if x is None or y is None or folds is None:
             return
+        if hasattr(x, "tocsr"):  # a ridge on few axes is no measure of a model that reads a hundred thousand columns
+            text = "No curve is drawn for n-grams: it would take as many fits as it has points."
+            yield "label_curve", {"points": [], "fit": None, "twice": None, "text": text}
+            return
         sizes = self._steps(y, folds)
         if len(sizes) < FEWEST_POINTS:
             text = f"{len(y):,} labels are too few for a curve: it needs {FEWEST_POINTS} sizes with each label twice."
             yield "label_curve", {"points": [], "fit": None, "twice": None, "text": text}
             return
-        z = x if context.solve else compress(x, self.axes, context.seed)
+        z = x if context.solve else compress(x, self.axes * (1 + hasattr(x, "tocsr")), context.seed)
         curves = [
             (hits, fold)
             for fold in np.unique(folds)
