@@ -88,10 +88,9 @@ def numbered(names: Sequence[str]) -> Any:
 
 
 def sentences(many: int) -> tuple[list[str], Any]:
-    """Sentences about films with two labels: sst2 and MR one after the other, each text once."""
-    tasks = [read("sst2"), read("MR")]
+    """Different sentences with two labels: sst2, MR, SUBJ and CR one after the other, each with its own meaning."""
+    tasks = [read(name) for name in ("sst2", "MR", "SUBJ", "CR")]
     seen = {t: int(c) for task in tasks for t, c in zip(task.texts, task.labels, strict=True)}
-    texts = list(seen)
-    rest = [f"{text} {text}" for text in texts][: max(0, many - len(texts))]  # the sets hold fewer than asked for
-    labels = [*seen.values(), *list(seen.values())[: len(rest)]]
-    return [*texts, *rest][:many], np.array(labels[:many])
+    if len(seen) < many:
+        raise SystemExit(f"The sets hold {len(seen):,} different sentences, not {many:,}")
+    return list(seen)[:many], np.array(list(seen.values())[:many])

@@ -23,7 +23,7 @@ from probes import root_of
 from topwork import finetune, ladder, verbs
 from topwork.adaptation.graft import Grafted, techniques
 from topwork.evaluation.paired import compare_hits
-from topwork.finetune.pace import BATCH
+from topwork.finetune.start import BATCH
 from topwork.ground import divide
 from topwork.nn.attack import withstands
 from topwork.store.cache import open_cache

@@ -103,7 +103,7 @@ def test_chosen_rows_and_shares_of_a_joint_bench(target, helpful, backbone, shor
     found = verbs.inspect(verbs.read(target)).dataset
     (source,) = source_steps.gather([(str(helpful), verbs.read(helpful))], found, None, Watch())
     ground = divide(found)
-    monkeypatch.setattr(finetune.loop, "train", spy)
+    monkeypatch.setattr(finetune.bench.loop, "train", spy)
     plans = source_steps.insert(ladder.plan("probe", backbone), [source], "joint", backbone)
     with pytest.raises(Enough):
         ladder.climb(ground, plans, None, deadline=float("inf"), watch=Watch())

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ from topwork.tasks.classification import checked, hits, item_losses
 from topwork.types import DEFAULTS, Backbone, Dataset, Features, Head, Metric, Predictions, Probe, Step, Watch
 
 if TYPE_CHECKING:
-    from topwork.source_steps import Lesson
+    from topwork.finetune import Bench
 
 LEVEL = 0.05  # of the one-sided tests
 SLICES = (32, 32, 160)  # images: one slice pays for opening the backbone, the difference of the others is the pace
@@ -57,6 +57,23 @@ SIMPLE = {  # steps that have a backbone of their own: which one, and how its he
     },
 }
 TUNING = "adaptation.tuning"
+
+
+class Lesson(Protocol):
+    """Other labelled data that a step learns from (`source_steps.py`)."""
+
+    @property
+    def names(self) -> str:
+        """In one line."""
+        ...
+
+    def moved(self, frozen: Rung, terms: Terms) -> tuple[Backbone, dict[str, Any]] | str:
+        """The backbone after them, with what was proven about it; or, in words, why there is no time for them."""
+        ...
+
+    def joined(self, ground: Ground, backbone: Backbone, terms: Terms) -> tuple[Ground, Callable[[Bench], Bench]]:
+        """The ground with their items behind it, and what puts them on a bench."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,27 @@ if TYPE_CHECKING:
 TRIALS = 12
 SHARE = 0.6  # of the time that is left, for the trials; the rest trains the best one
 SCOPES = ("last_stages(1{})", "last_stages(2{})", "lp_ft(layer_decay=0.7{})")
-BESIDES = ("", " + l2_sp", " + bss", " + stochnorm", " + cross_entropy(smoothing=0.1)")
-MIXES = ("", " + mixup", " + cutmix")
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a trial may put together."""
+
+    rates: tuple[float, float]  # of learning, lowest and highest
+    norms: tuple[str, ...]
+    besides: tuple[str, ...]
+    mixes: tuple[str, ...]
+
+
+SPACES = {
+    "image": Space(
+        (1e-4, 5e-3), ("train", "frozen"),
+        ("", " + l2_sp", " + bss", " + stochnorm", " + cross_entropy(smoothing=0.1)"), ("", " + mixup", " + cutmix"),
+    ),
+    "text": Space(
+        (1e-5, 5e-4), ("train",), ("", " + l2_sp", " + cross_entropy(smoothing=0.1)"), ("", " + token_dropout")
+    ),
+}  # fmt: skip
 
 
 def is_search(spec: str) -> bool:
@@ -75,13 +95,13 @@ def tune(
         raise BadSetting(f"search needs 3 folds: one is kept out and another one judges. Here are {len(folds)}")
     inner = dataclasses.replace(ground, train=ground.train[ground.folds[ground.train] != folds[0]])
     until = min(deadline, began + SHARE * (deadline - began))
-    study = _study(ground, start, run, seed)
+    study, space = _study(ground, start, run, seed), SPACES[ground.dataset.modality]
     while (done := len(study.trials)) < trials:
         if time.monotonic() > until - finetune.LEAST_SECONDS:
             watch.say(f"search: the budget ends it after {done} of {trials} trials")
             break
         trial = study.ask()
-        tried = _drawn(trial)
+        tried = _drawn(trial, space)
         slice_ends = time.monotonic() + (until - time.monotonic()) / (trials - done)
         value = _value(inner, tried, start, slice_ends, int(folds[1]), seed, watch, engine)
         if isinstance(value, str):
@@ -93,7 +113,7 @@ def tune(
     complete = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
     if not complete:
         return "left out: no trial of the search fitted into the budget (--budget)"
-    best = _drawn(min(complete, key=lambda t: t.value or 0.0))
+    best = _drawn(min(complete, key=lambda t: t.value or 0.0), space)
     watch.say(f"search: the best of {len(complete)} trials is {best}")
     return finetune.tune(
         ground, best, techniques(best), start, deadline, run, seed, watch, engine, asked=[int(folds[0])]
@@ -115,7 +135,7 @@ def _study(ground: Ground, start: finetune.Start, run: Path | None, seed: int) -
     )
 
 
-def _drawn(trial: Any) -> str:
+def _drawn(trial: Any, space: Space) -> str:
     """The spec that a trial proposes; of a finished trial: what it was."""
 
     def choice(name: str, options: tuple[str, ...]) -> str:
@@ -124,10 +144,10 @@ def _drawn(trial: Any) -> str:
         return trial.params[name]
 
     rate = (
-        trial.suggest_float("rate", 1e-4, 5e-3, log=True) if hasattr(trial, "suggest_float") else trial.params["rate"]
+        trial.suggest_float("rate", *space.rates, log=True) if hasattr(trial, "suggest_float") else trial.params["rate"]
     )
-    options = f", rate={rate:.2g}, norms={choice('norms', ('train', 'frozen'))!r}"
-    return choice("scope", SCOPES).format(options) + choice("beside", BESIDES) + choice("mix", MIXES)
+    options = f", rate={rate:.2g}, norms={choice('norms', space.norms)!r}"
+    return choice("scope", SCOPES).format(options) + choice("beside", space.besides) + choice("mix", space.mixes)
 
 
 def _value(

@@ -143,6 +143,8 @@ def gather(
     names = _names([(uri, dataset.name) for uri, dataset in given])
     found = []
     for name, (uri, dataset) in zip(names, given, strict=True):
+        if dataset.modality != target.modality:
+            raise BadData(f"--source {uri} holds {dataset.modality}s. Expected {target.modality}s, as in {target.name}")
         held = [row for side in ("val", "test") for row in dataset.rows_of(side)]
         labelled = dataset.table["target"].is_valid().to_numpy(zero_copy_only=False)
         rows = np.setdiff1d(np.flatnonzero(labelled), held)
@@ -235,13 +237,12 @@ def _stacked(dataset: Dataset, sources: Sequence[Source]) -> Dataset:
     """Rows of a dataset, then those of the sources, which have no label in it."""
     import pyarrow as pa
 
-    first = {"item": pa.array([os.path.abspath(path) for path in dataset.paths()], pa.string())}
-    tables = [
-        pa.table(first | {c: dataset.table[c] for c in ("target", "content", "twin", "group") if c in dataset.columns})
-    ]
-    for source in sources:
-        paths = [os.path.abspath(path) for path in source.dataset.paths()]
-        tables.append(pa.table({"item": pa.array(paths, pa.string()), "content": source.dataset.table["content"]}))
+    def of(one: Dataset, *columns: str) -> pa.Table:
+        items = one.table["item"].to_pylist() if one.modality == "text" else map(os.path.abspath, one.paths())
+        kept = {column: one.table[column] for column in ("content", "text", *columns) if column in one.columns}
+        return pa.table({"item": pa.array(list(items), pa.string())} | kept)
+
+    tables = [of(dataset, "target", "twin", "group"), *(of(source.dataset) for source in sources)]
     return dataset.replace(table=pa.concat_tables(tables, promote_options="default"), root="")
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from topwork import backbones
 from topwork.errors import BadSetting, BadWeights
-from topwork.modalities.text import PAIR, open_reader
+from topwork.modalities.readers import open_reader
+from topwork.modalities.text import PAIR
 from topwork.nn.session import session
 
 torch = pytest.importorskip("torch", reason="needs the train extra")

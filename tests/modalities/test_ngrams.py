@@ -13,7 +13,8 @@ import pytest
 from topwork.errors import BadData, BadWeights
 from topwork.modalities import ngrams as module
 from topwork.modalities.ngrams import SHARE, NgramReader
-from topwork.modalities.text import PAIR, READER, open_reader
+from topwork.modalities.readers import open_reader
+from topwork.modalities.text import PAIR, READER
 
 TEXTS = [
     "A good film, a GOOD film!",

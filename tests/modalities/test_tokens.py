@@ -9,7 +9,8 @@ import pytest
 
 from topwork.errors import BadData, BadSetting, BadWeights
 from topwork.modalities import tokens as module
-from topwork.modalities.text import PAIR, READER, open_reader
+from topwork.modalities.readers import open_reader
+from topwork.modalities.text import PAIR, READER
 from topwork.modalities.tokens import TokenReader
 
 tokenizers = pytest.importorskip("tokenizers", reason="needs the text extra")

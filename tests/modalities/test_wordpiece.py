@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from topwork.errors import BadData, BadSetting, BadWeights
-from topwork.modalities import text
+from topwork.modalities import readers, text
 from topwork.modalities import wordpiece as module
 from topwork.modalities.wordpiece import WordPiece, normalise
 
@@ -182,12 +182,12 @@ class TestReader:
 
     def test_files_and_back(self):
         reader = WordPiece.of(PIECES)
-        again = text.open_reader(reader.files())
+        again = readers.open_reader(reader.files())
         assert again.read(["unaffable!"]).ids.tolist() == reader.read(["unaffable!"]).ids.tolist()
         with pytest.raises(BadWeights, match="vocabulary"):
-            text.open_reader({**reader.files(), "vocabulary.txt": b"a\na\n"})
+            readers.open_reader({**reader.files(), "vocabulary.txt": b"a\na\n"})
         with pytest.raises(BadWeights, match="names a reader 'words'"):
-            text.open_reader({text.READER: b'{"kind": "words"}'})
+            readers.open_reader({text.READER: b'{"kind": "words"}'})
 
     def test_padding_and_buckets(self):
         read = WordPiece.of(PIECES).read(["a b", "", "a b a"])

@@ -68,7 +68,7 @@ The graph alone, inside this folder; reader.json and the files that it names tur
 
 ```python
 import json, pathlib, numpy as np, onnxruntime as ort
-from topwork.modalities.text import open_reader
+from topwork.modalities.readers import open_reader
 
 session = ort.InferenceSession("model.onnx")
 labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])

@@ -27,7 +27,8 @@ import numpy as np
 from topwork import settings
 from topwork.artefact import bundle, pixels, texts
 from topwork.errors import BadData, BadSetting, BadWeights, StoreError
-from topwork.modalities.text import Reader, open_reader
+from topwork.modalities.readers import open_reader
+from topwork.modalities.text import Reader
 from topwork.types import Card, Skipped
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ from topwork.adaptation import Technique
 from topwork.adaptation.graft import Scope, check_modality, techniques
 from topwork.backbones.tuned import Tuned
 from topwork.finetune import pace
-from topwork.finetune.bench import Bench, Start, Trained
-from topwork.finetune.pace import LEAST_SECONDS, OutOfTime, check_time
+from topwork.finetune.bench import Bench, Trained
+from topwork.finetune.clock import LEAST_SECONDS, OutOfTime, check_time
+from topwork.finetune.start import Start
 from topwork.ground import Ground, Rows
 from topwork.types import Backbone, Choice, Head, Watch
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,21 +27,13 @@ from topwork.data.split import keep_together
 from topwork.data.split.kfold import folds as make_folds
 from topwork.errors import BadSetting
 from topwork.evaluation.calibrate import activate
+from topwork.finetune.clock import check_time
 from topwork.finetune.material import Material, material
-from topwork.finetune.pace import BATCH, check_time
+from topwork.finetune.start import BATCH, Start
 from topwork.ground import Ground, Rows
 from topwork.store.runs import Run
 from topwork.tasks.classification import checked, hits, item_losses
-from topwork.types import Backbone, Choice, Head, Probe, Watch, digest
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """What a tuned step begins with: the frozen probe of the same backbone."""
-
-    backbone: Backbone
-    x: Callable[[Rows], NDArray[np.float32]]  # its frozen features
-    probe: Probe
+from topwork.types import Choice, Head, Watch, digest
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from topwork.backbones.trunk import export_below
 from topwork.errors import BadSetting
 from topwork.features import boundary
 from topwork.features.frames import Frames
-from topwork.finetune.pace import LEAST_SECONDS, OutOfTime, agreed
+from topwork.finetune.clock import LEAST_SECONDS, OutOfTime, agreed
 from topwork.finetune.views import shown
 from topwork.ground import Rows
 from topwork.nn.session import session

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,12 +18,9 @@ from topwork.backbones.stages import Stages
 from topwork.features import boundary, contents
 from topwork.features.frames import Frames, frames
 from topwork.finetune import frozen_part, views
-from topwork.finetune.pace import BATCH
+from topwork.finetune.start import BATCH, Start
 from topwork.ground import Ground, Rows
 from topwork.types import Backbone, Choice, Watch
-
-if TYPE_CHECKING:
-    from topwork.finetune.bench import Start
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from topwork.adaptation import Technique
 from topwork.adaptation.feed import Feed
+from topwork.finetune.start import Start
 from topwork.ground import Ground, Rows
 from topwork.types import Backbone, Choice, Watch
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from topwork.adaptation.graft import Grafted, Scope
     from topwork.backbones.stages import Stages
     from topwork.backbones.text_stages import TextStages
-    from topwork.finetune.bench import Start
 
 
 class Material(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,16 +12,15 @@ import numpy as np
 
 from topwork import processes
 from topwork.adaptation import loop
+from topwork.finetune.start import BATCH
 from topwork.types import Choice
 
 if TYPE_CHECKING:
     from topwork.finetune.bench import Bench
 
-BATCH = 32  # items at once
 PRESENTATIONS = 12_000  # items shown in one training, if nothing else is said
 EPOCHS = (3, 40)  # at least, at most
 SPARE_SECONDS = 5.0  # for what comes after the training
-LEAST_SECONDS = 15.0  # with less nothing is begun
 RATES = {None: "usual for {}", "find": "a tenth of where the loss is smallest while the rate grows"}
 
 
@@ -103,19 +101,3 @@ def affordable_epochs(
         if fitting >= min(least, wanted):
             return min(fitting, wanted), count, whole
     return None
-
-
-class OutOfTime(Exception):
-    """Why there is no time to go on, in words."""
-
-
-def check_time(deadline: float, must: bool = False) -> None:
-    """Whether there is enough time to go on."""
-    left = processes.decided(lambda: deadline - time.monotonic())
-    if left < LEAST_SECONDS and not must:
-        raise OutOfTime(f"the budget has {max(left, 0):,.0f} s left, less than {LEAST_SECONDS:g} s")
-
-
-def agreed(choose: Callable[[], Choice]) -> Choice:
-    """A choice that depends on the clock or the disk."""
-    return Choice(**processes.decided(lambda: dataclasses.asdict(choose())))

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,14 +27,12 @@ from topwork.adaptation.vocabulary import vocabulary_of
 from topwork.backbones.text_stages import TextStages
 from topwork.errors import BadSetting
 from topwork.features import text_boundary
-from topwork.finetune.pace import LEAST_SECONDS, OutOfTime, agreed
+from topwork.finetune.clock import LEAST_SECONDS, OutOfTime, agreed
+from topwork.finetune.start import Start
 from topwork.ground import Ground, Rows
 from topwork.modalities.image_views import uniforms
 from topwork.modalities.text import Tokens, buckets
 from topwork.types import Backbone, Choice, Watch, digest
-
-if TYPE_CHECKING:
-    from topwork.finetune.bench import Start
 
 AT_ONCE = 4096  # tokens per forward pass where texts are asked, padding included
 CACHE_SHARE = 0.3  # of the time that is left, for the states of the frozen part

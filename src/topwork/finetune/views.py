@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,16 +9,14 @@ from torch import Tensor
 
 from topwork.adaptation.feed import Feed
 from topwork.features.frames import Frames
-from topwork.finetune.pace import BATCH, agreed
+from topwork.finetune.clock import agreed
+from topwork.finetune.start import BATCH, Start
 from topwork.ground import Ground, Rows
 from topwork.mirrors import choose_view
 from topwork.modalities import image_views
 from topwork.modalities.image_views import Recipe
 from topwork.nn.session import session
 from topwork.types import Choice, Preprocess
-
-if TYPE_CHECKING:
-    from topwork.finetune.bench import Start
 
 
 def recipes(p: Preprocess) -> dict[str, Recipe]:

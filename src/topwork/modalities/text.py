@@ -53,7 +53,7 @@ class Tokens:
 class Reader(Protocol):
     """Texts to numbers; may be shared between threads."""
 
-    kind: str  # "pieces", "tokens", "ngrams": how `open_reader` finds it again
+    kind: str  # "pieces", "tokens", "ngrams": how `readers.open_reader` finds it again
 
     def read(self, texts: Sequence[str]) -> Tokens:
         """BadData where one is no text."""
@@ -62,28 +62,6 @@ class Reader(Protocol):
     def files(self) -> Mapping[str, bytes]:
         """What an artefact keeps so that it reads alike: READER and the files it names. Nothing in them executes."""
         ...
-
-
-def open_reader(files: Mapping[str, bytes]) -> Reader:
-    """The reader that `files()` came from; BadWeights where they are damaged, MissingExtra where a library is."""
-    import json
-
-    from topwork.errors import BadWeights
-
-    try:
-        facts = json.loads(files[READER])
-        kind = facts["kind"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise BadWeights(f"{READER} is missing or damaged: {error}. Fit again") from error
-    if kind == "pieces":
-        from topwork.modalities.wordpiece import WordPiece as Kind
-    elif kind == "tokens":
-        from topwork.modalities.tokens import TokenReader as Kind
-    elif kind == "ngrams":
-        from topwork.modalities.ngrams import NgramReader as Kind
-    else:
-        raise BadWeights(f"{READER} names a reader '{kind}'. Expected pieces, tokens or ngrams; upgrade topwork")
-    return Kind.of_files(files)
 
 
 def buckets(lengths: NDArray[np.int64], tokens: int, most: int = 64) -> Iterator[NDArray[np.int64]]:

@@ -104,7 +104,7 @@ def objective(group: Group, w: Array, l2: float) -> tuple[NDArray[np.float64], A
     return value + l2 / 2 * _dot(w[:, :-1], w[:, :-1]), gradient
 
 
-def minimise(group: Group, w: Array, l2: float, tolerance: float) -> tuple[Array, int]:
+def minimise(group: Group, w: Array, l2: float, tolerance: float, most: int = PASSES) -> tuple[Array, int]:
     """Weights (K, D + 1, C) at the minimum of every model, from a start, and the number of passes over the items."""
     w = w.copy()
     living = np.arange(len(w))  # models that are not solved yet
@@ -112,7 +112,7 @@ def minimise(group: Group, w: Array, l2: float, tolerance: float) -> tuple[Array
     value, gradient = objective(part, w, l2)
     pairs: list[tuple[Array, Array, NDArray[np.float64]]] = []
     passes = 1
-    while passes < PASSES:
+    while passes < most:
         step = -_direction(gradient, pairs, damping)
         slope = _dot(gradient, step)
         unsolved = -slope / 2 > tolerance * np.maximum(value, SMALL)

@@ -89,7 +89,7 @@ def _source(uri: str, options: dict[str, Any]) -> Any:
 
 def items(uri: str | os.PathLike[str]) -> list[str]:
     """Paths of unlabelled images: the file itself, or every image at any depth of a folder, in order of their names."""
-    from topwork.sources.folder import walk
+    from topwork.sources._walk import walk
 
     uri = os.fspath(uri)
     if not os.path.isdir(uri):

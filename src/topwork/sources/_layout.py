@@ -20,7 +20,7 @@ from topwork.sources._encoding import encoding_of
 from topwork.sources._lines import Lines, Reviews, open_rows
 from topwork.sources._rows import READERS
 from topwork.sources._texts import Part
-from topwork.sources.folder import Listing, any_image, look, walk
+from topwork.sources._walk import Listing, any_image, look, walk
 from topwork.types import Skipped
 
 TEXT_SUFFIXES = (".txt", ".text", ".label", ".labels", ".review", ".sent", ".ft", ".train", ".test", ".dev", ".valid")

@@ -9,59 +9,19 @@ system files are ignored and counted; every other file that is not used is named
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from topwork.errors import BadData
-from topwork.modalities.image import READABLE, SUFFIXES
+from topwork.modalities.image import READABLE
 from topwork.sources import SPLITS, split_of
+from topwork.sources._layout import layout
+from topwork.sources._walk import Listing, any_image, join, look, walk
 from topwork.types import Dataset, Skipped
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found", "thumbnails"))
-
-
-@dataclass
-class Listing:
-    """One directory: names in order, and what is wrong with the rest."""
-
-    images: list[str] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)
-    others: list[tuple[str, str]] = field(default_factory=list)  # name, reason
-    ignored: int = 0
-
-
-def look(path: str) -> Listing:
-    """List one directory."""
-    here = Listing()
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                _sort_in(entry, here)
-    except OSError as error:
-        here.others.append(("", f"this folder cannot be read: {error.strerror or error}"))
-    here.images.sort()
-    here.folders.sort()
-    here.others.sort()
-    return here
-
-
-def walk(root: str, rel: str = "") -> Iterator[tuple[str, Listing]]:
-    """Every directory from root/rel down with its listing, in order of names; links to a folder above are left."""
-    stack: list[tuple[str, frozenset[tuple[int, int]]]] = [(rel, frozenset())]
-    while stack:
-        rel, above = stack.pop()
-        identity = _identity(os.path.join(root, rel))
-        if identity in above:
-            continue
-        listing = look(os.path.join(root, rel))
-        yield rel, listing
-        stack += [(_join(rel, name), above | {identity}) for name in reversed(listing.folders)]
 
 
 @dataclass(frozen=True)
@@ -70,8 +30,6 @@ class Folder:
 
     def accepts(self, uri: str) -> bool:
         """Any folder but those of texts."""
-        from topwork.sources._layout import layout
-
         return os.path.isdir(uri) and layout(uri) is None
 
     def read(self, uri: str) -> Dataset:
@@ -83,9 +41,9 @@ class Folder:
             harvest.note_loose(base, look(os.path.join(harvest.root, base)))
             for name, split in splits.items():
                 if split is None:
-                    harvest.skip(_join(base, name) + "/", "beside the split folders, but none of train, val, test")
+                    harvest.skip(join(base, name) + "/", "beside the split folders, but none of train, val, test")
                 else:
-                    harvest.classes(harvest.look_through(_join(base, name), inside_split=True), split)
+                    harvest.classes(harvest.look_through(join(base, name), inside_split=True), split)
         else:
             harvest.classes(base, None)
         return harvest.dataset(uri)
@@ -109,13 +67,13 @@ class _Harvest:
         """Files that are not images; images that lie above the class folders."""
         self.ignored += listing.ignored
         for name, reason in listing.others:
-            self.skip(_join(rel, name) if name else f"{rel or '.'}/", reason)
+            self.skip(join(rel, name) if name else f"{rel or '.'}/", reason)
 
     def note_loose(self, rel: str, listing: Listing) -> None:
         self.note_files(rel, listing)
         self.loose += len(listing.images)
         if len(listing.images) == 1:
-            self.skip(_join(rel, listing.images[0]), "not in a class folder")
+            self.skip(join(rel, listing.images[0]), "not in a class folder")
         elif listing.images:
             count, first = len(listing.images), listing.images[0]
             self.skip(f"{rel or '.'}/", f"{count:,} images that are not in a class folder ({first}, ...)")
@@ -132,7 +90,7 @@ class _Harvest:
             here = look(os.path.join(self.root, rel))
             if len(names) != 1 or here.images or (split_of(names[0]) and not inside_split):
                 return rel
-            inner = _join(rel, names[0])
+            inner = join(rel, names[0])
             if not self.holding(inner) or look(os.path.join(self.root, inner)).images:
                 return rel
             self.note_files(rel, here)
@@ -148,16 +106,16 @@ class _Harvest:
         nested: dict[str, int] = {}
         for label in top.folders:
             used = 0
-            for folder, listing in walk(self.root, _join(rel, label)):
+            for folder, listing in walk(self.root, join(rel, label)):
                 self.note_files(folder, listing)
                 if not listing.images:
                     continue
                 used += len(listing.images)
-                if folder != _join(rel, label):
-                    nested[folder.removeprefix(_join(rel, label)).split("/")[1]] = 1
+                if folder != join(rel, label):
+                    nested[folder.removeprefix(join(rel, label)).split("/")[1]] = 1
                 self.chunks.append((pa.array([f"{folder}/{name}" for name in listing.images]), label, split))
             if not used:
-                self.notes.append(f"folder '{_join(rel, label)}' holds no image: not counted as a class")
+                self.notes.append(f"folder '{join(rel, label)}' holds no image: not counted as a class")
         if nested:
             names = ", ".join(sorted(nested)[:4]) + (" ..." if len(nested) > 4 else "")
             first = f"{', '.join(top.folders[:4])}{' ...' if len(top.folders) > 4 else ''}"
@@ -196,54 +154,3 @@ class _Harvest:
             others = f"{len(self.skipped):,} other files, e.g. {self.skipped[0].item}"
             return f"no image ({READABLE}) among {others}. {expected}"
         return f"is empty. {expected}"
-
-
-def _sort_in(entry: os.DirEntry[str], here: Listing) -> None:
-    name = entry.name
-    if name.startswith(".") or name.lower() in _SYSTEM:
-        here.ignored += 1
-        return
-    if not name.isascii() and not _is_text(name):
-        here.others.append(
-            (os.fsencode(name).decode("utf-8", "backslashreplace"), "its name is not valid UTF-8: rename it")
-        )
-        return
-    suffix = os.path.splitext(name)[1].lower()
-    if entry.is_dir():
-        here.folders.append(name)
-    elif not entry.is_file():
-        here.others.append((name, "a broken link" if entry.is_symlink() else "not an ordinary file"))
-    elif suffix in SUFFIXES:
-        here.images.append(name)
-    else:
-        here.others.append((name, f"not an image ({suffix or 'no suffix'})"))
-
-
-def any_image(path: str, above: frozenset[tuple[int, int]] = frozenset()) -> bool:
-    """Whether there is an image at some depth; stops at the first."""
-    identity, here = _identity(path), Listing()
-    if identity in above:
-        return False
-    with contextlib.suppress(OSError), os.scandir(path) as entries:
-        for entry in entries:
-            _sort_in(entry, here)
-            if here.images:
-                return True
-    return any(any_image(os.path.join(path, name), above | {identity}) for name in here.folders)
-
-
-def _identity(path: str) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # undecodable bytes of a file name
-        return False
-    return True
-
-
-def _join(rel: str, name: str) -> str:
-    return f"{rel}/{name}" if rel else name

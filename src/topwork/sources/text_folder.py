@@ -23,7 +23,7 @@ from topwork.sources._build import Builder
 from topwork.sources._encoding import decode
 from topwork.sources._layout import Layout, is_about, layout
 from topwork.sources._texts import Asked, Part, gather, texts_of
-from topwork.sources.folder import walk
+from topwork.sources._walk import walk
 from topwork.sources.table import Table
 from topwork.types import Dataset, Skipped
 

@@ -7,6 +7,9 @@ In scikit-learn's words C = 1 / (l2 N) (2 / (l2 N) for two classes, where one co
 as hold JUDGED items, and the walk ends when their log loss has risen. Then every fold is solved at that strength,
 and the whole from the mean of the folds. No fold's model ever begins at one that has seen the fold.
 
+With many classes and texts a model would take minutes: it is given WORK, every model alike and from the same start, and
+what stops early is smooth for that reason, too. Two strengths are tried then.
+
 Class weights as in `logistic.py`. On dense features it is `logistic` itself, which standardises them.
 """
 
@@ -26,7 +29,7 @@ from topwork.adaptation.probe._given import Given, check
 from topwork.adaptation.probe.logistic import IMBALANCE, Logistic, check_options, imbalance
 from topwork.errors import BadData
 from topwork.nn.log_loss import doubt_of, log_priors, losses
-from topwork.nn.sparse_regression import Group, logits, minimise, moments
+from topwork.nn.sparse_regression import PASSES, Group, logits, minimise, moments
 from topwork.types import Head, Probe
 
 COSTS = (1.0, 3.0, 10.0, 30.0, 100.0)  # times START
@@ -35,6 +38,9 @@ START = 1.5  # C where the walk begins, for every class there is: each has the f
 JUDGED = 2000  # items that tell strengths apart well enough
 RISEN = 1.005  # the walk ends where the held-out log loss is half a percent above its lowest value
 ON_THE_WAY, AT_THE_END = 2e-2, 4e-3  # distance to the optimum, relative to the loss or to 0.1 nats
+WORK, LEAST_PASSES = 3_000_000_000, 25  # multiply-adds of one model; with many classes it stops before the optimum
+LAST_PASSES = 8  # of the model of everything then, from the mean of the others
+FEW = (10.0, 30.0)  # C, where passes are counted
 COLUMNS, MODELS = 64, 3  # weights of so many models and labels, and of so many models, stand side by side at most
 Array = NDArray[Any]  # float32
 
@@ -68,7 +74,8 @@ class SparseLogistic:
         problem = Problem.of(x, given, balanced=self.class_weight == "balanced")
         best, tried = problem.choose(self.l2)
         note = ", classes weighted alike" if self.class_weight == "balanced" else ""
-        if self.class_weight == "auto" and not given.multilabel and imbalance(given) > IMBALANCE:
+        worth = problem.passes == PASSES and not given.multilabel and imbalance(given) > IMBALANCE
+        if self.class_weight == "auto" and worth:
             rival = Problem.of(x, given, balanced=True)
             other, _ = rival.walk([best.l2], best.w)
             if other.judged < best.judged:
@@ -127,6 +134,10 @@ class Problem:
         """The best strength: from the middle towards weaker ones, and towards stronger ones where that was no use."""
         if l2 is not None:
             return self.walk([l2])
+        if self.passes < PASSES:
+            with ThreadPoolExecutor(settings.threads().value) as pool:
+                tries = list(pool.map(lambda cost: self.walk([1 / (cost * len(self.given.x))])[0], FEW))
+            return min(tries, key=lambda one: one.judged), len(FEW)
         weaker, stronger = (
             [1 / (cost * START * self.given.classes * len(self.given.x)) for cost in costs]
             for costs in (COSTS, STRONGER)
@@ -161,11 +172,18 @@ class Problem:
         folds = np.arange(F)
         w = self._begin(folds)
         w[judges] = walked.w
-        w = self._minimise(folds, w, walked.l2, AT_THE_END)
+        left = folds if self.passes == PASSES else np.setdiff1d(folds, judges)  # those have had their passes
+        w[left] = self._minimise(left, w[left], walked.l2, AT_THE_END) if len(left) else w[left]
         held_out = self._asked(folds, w)
-        w = self._minimise(np.array([F]), w.mean(axis=0, keepdims=True), walked.l2, AT_THE_END)
+        more = self.passes if self.passes == PASSES else LAST_PASSES
+        w = self._minimise(np.array([F]), w.mean(axis=0, keepdims=True), walked.l2, AT_THE_END, more)
         w = self._corrected(np.array([F]), w)[0]
         return held_out, w[:-1], w[-1] - self.group.mean @ w[:-1]
+
+    @property
+    def passes(self) -> int:
+        """Passes over the items that a model is given, at most."""
+        return int(np.clip(WORK // max(1, self.group.x.nnz * self.start.shape[2]), LEAST_PASSES, PASSES))
 
     def _judges(self) -> NDArray[np.intp]:
         """The first folds that hold enough items between them."""
@@ -177,14 +195,14 @@ class Problem:
         w[:, -1:] = self.start[models]
         return w
 
-    def _minimise(self, models: NDArray[Any], w: Array, l2: float, tolerance: float) -> Array:
-        """These models from these starts: some side by side, and such groups in threads; the groups are always the same."""
+    def _minimise(self, models: NDArray[Any], w: Array, l2: float, tolerance: float, most: int | None = None) -> Array:
+        """These models from these starts: some side by side, such groups in threads; the groups are always the same."""
         strength = l2 / 2 if _is_binary(self.given) else l2
         per_turn = int(np.clip(COLUMNS // w.shape[2], 1, MODELS))
         turns = [slice(first, first + per_turn) for first in range(0, len(models), per_turn)]
 
         def solve(turn: slice) -> Array:
-            return minimise(self.group.only(models[turn]), w[turn], strength, tolerance)[0]
+            return minimise(self.group.only(models[turn]), w[turn], strength, tolerance, most or self.passes)[0]
 
         if len(turns) == 1:
             return solve(turns[0])
