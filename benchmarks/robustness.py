@@ -5,7 +5,7 @@ PGD. The attack that measures is stronger than the one that trains: PGD with 20 
 the model in eval mode (`nn.attack.withstands`); an item counts if it is right before and after. What an attack finds is
 a bound: real robustness can be lower. Passed: the robust accuracy gains with an interval above 0.
 
-    python benchmarks/robustness.py [--backbone bundled] [--set cats_dogs_small] [--epochs 10] [--eps 4] [--most 300]
+    python benchmarks/robustness.py [--set sign_language_digits] [--backbone bundled] [--epochs 15] [--eps 4]
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def main() -> int:
     """Print a line per training; exit code 1 if nothing is gained under attack."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="bundled")
-    parser.add_argument("--set", default="cats_dogs_small")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--set", default="sign_language_digits")
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--eps", type=float, default=4.0)
     parser.add_argument("--most", type=int, default=300, help="test images that are attacked")
     asked = parser.parse_args()

@@ -53,7 +53,7 @@ SIMPLE = {  # steps that have a backbone of their own: which one, and how its he
     "text": {
         "majority": ("bundled:text_small", "majority"),
         "ngrams": ("bundled:ngrams", "sparse_logistic"),
-        "static": ("bundled:text_small", "auto"),
+        "static": ("bundled:text_small", "logistic"),
     },
 }
 TUNING = "adaptation.tuning"
@@ -171,7 +171,8 @@ def plan(steps: str | Sequence[str], backbone: str, modality: str = "image") -> 
     if not wanted:
         raise BadSetting(f"--steps is empty. Expected auto, or some of: {', '.join(auto)}, or a probe such as logistic")
     known = {name: Plan(name, trunk, (method,)) for name, (trunk, method) in SIMPLE[modality].items()}
-    known["probe"] = Plan("probe", backbone, ("auto",))
+    methods = ("logistic",) if modality == "text" and backbone == DEFAULTS["text"] else ("auto",)
+    known["probe"] = Plan("probe", backbone, methods)
     plans = []
     for spec in wanted if steps != "auto" else without_torch(wanted):
         tuned = spec.partition("+")[0].partition("(")[0].strip() in (*plugins.names(TUNING), "search")

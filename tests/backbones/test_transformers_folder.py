@@ -137,7 +137,11 @@ def test_numbers_that_reach_the_network(tmp_path, changes):
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("config.json", {"model_type": "bert"}, "'bert' is no image encoder that is known here. Known are: clip, "),
+        (
+            "config.json",
+            {"model_type": "whisper"},
+            "'whisper' is no image encoder that is known here. Known are: clip, ",
+        ),
         ("config.json", {"model_type": None}, "None is no image encoder"),
         ("config.json", {"hidden_size": "x"}, "cannot build"),
         ("config.json", {"num_hidden_layers": 3}, r"16 tensors missing \(.*config.json must"),
@@ -226,11 +230,11 @@ class TestHub:
         assert backbone.module()(torch.zeros(1, 3, 32, 32)).shape == (1, 16)
         assert Hf().cards() == (backbone.card,)
 
-    def test_a_text_model_is_said_to_be_one_before_its_weights_are_fetched(self, hub):
+    def test_a_model_of_sound_is_said_to_be_one_before_its_weights_are_fetched(self, hub):
         home = self.put(hub)
         (home / "model.safetensors").unlink()
-        edit(home / "config.json", model_type="bert")
-        with pytest.raises(BadWeights, match="'bert' is no image encoder"):
+        edit(home / "config.json", model_type="whisper")
+        with pytest.raises(BadWeights, match="'whisper' is no image encoder"):
             backbones.find("hf:org/tiny")
 
     @pytest.mark.parametrize("offline", [False, True])

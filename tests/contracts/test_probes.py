@@ -80,7 +80,9 @@ def test_learns_except_for_the_floor(method, data):
 def test_a_fold_never_sees_its_own_labels(method):
     """With one held-out fold's labels changed, logits of that fold only move with the chosen strength and scale."""
     x, y, folds = clusters()
-    fixed = {"logistic": {"l2": 0.1}, "sparse_logistic": {"l2": 0.1}, "ridge": {"l2": 0.1}, "knn": {"k": 5}}.get(plugins.parse(_name(method))[0], {})
+    fixed = {"logistic": {"l2": 0.1}, "sparse_logistic": {"l2": 0.1}, "ridge": {"l2": 0.1}, "knn": {"k": 5}}.get(
+        plugins.parse(_name(method))[0], {}
+    )
     method = dataclasses.replace(method, **fixed)
     changed = np.where(folds == 2, (y + 1) % 3, y).astype(np.int32)
     one, two = (method.solve(x, t, folds, 3).held_out[folds == 2] for t in (y, changed))

@@ -16,6 +16,7 @@ from PIL import Image
 from topwork.backbones import find
 from topwork.errors import BadSetting
 from topwork.features import extract as module
+from topwork.features import remembering
 from topwork.features.contents import content_key
 from topwork.features.extract import choose_batch, extract
 from topwork.modalities.image import decode
@@ -220,7 +221,7 @@ from topwork.backbones import find
 from topwork.features.extract import extract
 from topwork.sources import read
 from topwork.store.cache import open_cache
-import topwork.features.extract as module
+import topwork.features.remembering as module
 module.WRITE_EVERY_SECONDS = 0.02
 began = False
 def progress(*what):
@@ -275,7 +276,7 @@ def test_ctrl_c_stops_within_a_second_inside_a_long_batch(photos, tmp_path):
 
 
 def test_what_was_finished_before_ctrl_c_is_kept(photos, backbone, monkeypatch):
-    monkeypatch.setattr(module, "WRITE_EVERY_SECONDS", 1e9)
+    monkeypatch.setattr(remembering, "WRITE_EVERY_SECONDS", 1e9)
 
     def progress(stage, done, total):
         if done >= 20:

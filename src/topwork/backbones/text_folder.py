@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from topwork.backbones.card_json import checked_hash, inside, read_json, weights_file
 from topwork.backbones.static_text import NO_PIXELS
+from topwork.backbones.text_head import Head
 from topwork.backbones.torch_backbone import need_train
 from topwork.errors import BadWeights, MissingExtra, StoreError
 from topwork.modalities.tokens import FILE as TOKENIZER
@@ -47,17 +48,6 @@ POOLINGS = {  # in sentence-transformers' words and order: ours
     "mean_sqrt_len_tokens": "root",
     "lasttoken": "last",
 }
-
-
-@dataclass(frozen=True)
-class Head:
-    """From the last states of a transformer to one vector."""
-
-    pooling: tuple[str, ...] = ("mean",)  # of cls, max, mean, root, last; several stand side by side
-    unit: bool = False  # brought to length 1
-
-    def __str__(self) -> str:
-        return "+".join(self.pooling) + (" unit" if self.unit else "")
 
 
 @dataclass(frozen=True, eq=False)

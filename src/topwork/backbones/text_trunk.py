@@ -26,7 +26,7 @@ from topwork.nn import onnx_graph
 from topwork.nn.session import session
 
 if TYPE_CHECKING:
-    from topwork.backbones.text_folder import Head
+    from topwork.backbones.text_head import Head
 
 WITHOUT_POOLER = ("bert", "camembert", "ernie", "mobilebert", "mpnet", "roberta", "xlm-roberta", "albert")
 

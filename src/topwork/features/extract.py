@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,34 +25,17 @@ from numpy.typing import NDArray
 from topwork import processes, settings
 from topwork.errors import BadSetting
 from topwork.features import Engine, engines
-from topwork.features.contents import Contents, distinct
+from topwork.features.contents import distinct
 from topwork.features.matrix import Matrix
 from topwork.features.pixels import Loader
-from topwork.store import Store, locks
+from topwork.features.remembering import Passed, claimed, collect
+from topwork.store import Store
 from topwork.types import Backbone, Choice, Dataset, Features, Preprocess, Progress, Skipped, silent
 
-WRITE_EVERY_SECONDS = 0.25
 CPU_PIXELS, GPU_PIXELS = 2 * 224**2, 128 * 224**2  # per batch; MobileNetV2: 8 x 224 px take a fifth longer than 2
 CPU_MOST, GPU_MOST = 64, 1024  # images per batch
 AHEAD = 64  # images to work on while the store writes to a slow disk
 MANY = 24  # images from which a second engine is measured, where torch is loaded anyway; the ladder's slices have 32
-
-
-class Read(Protocol):
-    """What was read of a batch, or could not be."""
-
-    @property
-    def contents(self) -> list[int]:
-        """Those with features."""
-        ...
-
-    @property
-    def reasons(self) -> dict[int, str]:
-        """Those without, and why."""
-        ...
-
-
-Passed = tuple[Read, NDArray[np.float32]]
 
 
 def extract(
@@ -125,17 +107,6 @@ def extract(
     )
 
 
-@contextlib.contextmanager
-def claimed(cache: Store | None, contents: Contents, namespace: str) -> Iterator[bool]:
-    """Other runs wait that want the same of the same contents; says whether this one had to."""
-    if cache is None or processes.rank():
-        yield False
-        return
-    named = hashlib.blake2b(b"".join(contents.keys), digest_size=16).hexdigest()
-    with locks.held(f"{namespace} {named}") as waited:
-        yield waited
-
-
 def _started(
     pick: engines.Pick, backbone: Backbone, cache: Store | None, sample: Callable[[], NDArray[np.uint8]], many: bool
 ) -> tuple[Engine, engines.Pick]:
@@ -190,29 +161,6 @@ def _passes(loader: Loader, engine: Engine, workers: int, new: list[int], size: 
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def collect(
-    passes: Iterator[Passed], matrix: Matrix, store: Store | None, namespace: str, progress: Progress
-) -> dict[int, str]:
-    """Fill the matrix and the store; returns the contents that could not be read, with the reason."""
-    keys = matrix.contents.keys
-    reasons: dict[int, str] = {}
-    waiting: list[tuple[bytes, bytes]] = []
-    written = time.monotonic()
-    try:
-        for batch, values in passes:
-            matrix.fill(batch.contents, values)
-            reasons |= batch.reasons
-            waiting += ((keys[u], row.tobytes()) for u, row in zip(batch.contents, values, strict=True))
-            progress("extract", matrix.filled + len(reasons), len(keys))
-            if store is not None and time.monotonic() - written > WRITE_EVERY_SECONDS:
-                store.put_many(namespace, waiting)
-                waiting, written = [], time.monotonic()
-    finally:
-        if store is not None and waiting:
-            store.put_many(namespace, waiting)
-    return reasons
 
 
 def _skipped(dataset: Dataset, index: NDArray[np.int64], reasons: dict[int, str]) -> tuple[Skipped, ...]:

@@ -28,13 +28,13 @@ from topwork import processes, settings
 from topwork.errors import BadSetting
 from topwork.features import engines, text_engines
 from topwork.features.contents import Contents, distinct
-from topwork.features.extract import claimed, collect
 from topwork.features.matrix import Matrix
+from topwork.features.remembering import claimed, collect
 from topwork.modalities.text import Reader, Tokens
 from topwork.store import Store
 from topwork.types import Backbone, Choice, Dataset, Features, Progress, silent
 
-CPU_TOKENS, GPU_TOKENS = 512, 16_384  # of a batch
+CPU_TOKENS, GPU_TOKENS = 256, 16_384  # of a batch
 CPU_MOST, GPU_MOST = 64, 512  # windows of a batch
 SLAB = 16_384  # texts that are read and sorted by length at once
 ENCODED = 2048  # texts that a static embedding reads between two words about how far it is

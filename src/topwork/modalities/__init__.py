@@ -5,4 +5,6 @@ image_graph.py   the same geometry and normalisation as ONNX graphs, for extract
 text.py          numbers of a text: what readers give and graphs take
 text_language.py notice(texts): scripts and languages
 wordpiece.py     normalise, words, WordPiece: the reader of static embeddings
+tokens.py        TokenReader: tokenizer.json, special tokens, windows: the reader of transformers
+ngrams.py        NgramReader: TF-IDF of character and word n-grams, fitted without labels
 """
