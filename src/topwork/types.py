@@ -219,6 +219,9 @@ class Card:
     modality: str = "image"  # what goes in: image, text
     languages: tuple[str, ...] = ()  # ISO 639-1 codes of those that a text backbone knows; (): nobody has said
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "languages", tuple(self.languages))  # JSON knows lists only
+
     @property
     def key(self) -> str:
         """Short hash of architecture, weights and preprocessing: what a cached feature depends on."""

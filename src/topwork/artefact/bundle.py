@@ -122,8 +122,7 @@ def card_of(manifest: Mapping[str, Any]) -> Card:
     """The backbone's card inside a manifest."""
     p = manifest["preprocess"]
     preprocess = Preprocess(**{**p, "mean": tuple(p["mean"]), "std": tuple(p["std"])})
-    backbone = manifest["backbone"]
-    return Card(**{**backbone, "languages": tuple(backbone.get("languages", ()))}, preprocess=preprocess)
+    return Card(**manifest["backbone"], preprocess=preprocess)
 
 
 def _reader_names(modality: str, reader: Mapping[str, bytes]) -> list[str]:

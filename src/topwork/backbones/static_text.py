@@ -211,7 +211,7 @@ def open_static(folder: Path, spec: str) -> StaticText:
         trained_on=str(facts.get("trained_on") or ""),
         origin=str(facts.get("source") or ""),
         modality="text",
-        languages=tuple(map(str, facts.get("languages") or ())),
+        languages=facts.get("languages") or (),
     )
     return StaticText(card, file, wordpiece, reading)
 
