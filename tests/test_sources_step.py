@@ -132,7 +132,7 @@ def test_what_the_target_has_is_left_out_of_a_source(target, helpful, backbone, 
     said = []
     (source,) = source_steps.gather([("mixed", verbs.read(mixed))], found, None, Watch(say=said.append))
     assert (source.shared, len(source.dataset)) == (2, 12)
-    assert any("2 of its pictures are in the target, too" in line for line in said)
+    assert any("2 of its items are in the target, too" in line for line in said)
     assert source.finding().kind == "source_overlap"
     with pytest.raises(BadData, match="fewer than two classes to learn from, 0 items after 80"):
         source_steps.gather([("same", verbs.read(target))], found, None, Watch())

@@ -58,7 +58,7 @@ def test_what_is_not_worse_is_named():
     assert "probe is 33.3 points" in finding.message
     assert "the same architecture from random weights (scratch)" in finding.message
     assert "lp_ft" not in finding.message
-    assert finding.fix.startswith("lp_ft is not: what is frozen does not fit these images.")
+    assert finding.fix.startswith("lp_ft is not: what is frozen does not fit these items.")
 
 
 def test_both_ways_without_pretraining_are_asked():

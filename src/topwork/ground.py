@@ -74,5 +74,5 @@ def _held_out(dataset: Dataset, rule: str, seed: int) -> tuple[Dataset, str, str
     if len(dataset) < HOLD_OUT_FROM:
         text = f"repeated {FOLDS}-fold cross-validation: {len(dataset):,} items are too few to hold some out"
         return dataset, "cross-validation", text, FOLDS
-    text = "a fifth of the items, held out (stratified, copies of one picture on one side)"
+    text = "a fifth of the items, held out (stratified, copies of one item on one side)"
     return plugins.make("data.split", HOLD_OUT).assign(dataset, seed), "test", text, FOLDS

@@ -57,7 +57,7 @@ class Source:
     name: str
     uri: str
     dataset: Dataset  # labelled, inspected, without what the target has
-    shared: int  # pictures that were left out because the target has them, too
+    shared: int  # items that were left out because the target has them, too
 
     def fact(self) -> dict[str, Any]:
         """Plain JSON for a report."""
@@ -68,7 +68,7 @@ class Source:
         """What is said about it."""
         if not self.shared:
             return None
-        message = f"source {self.name}: {self.shared:,} of its pictures are in the target, too"
+        message = f"source {self.name}: {self.shared:,} of its items are in the target, too"
         return Finding("source_overlap", "note", message, "left out of the source")
 
 

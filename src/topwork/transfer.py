@@ -33,10 +33,10 @@ def alarms(ground: Ground, climbed: Climb) -> tuple[Finding, ...]:
 def _finding(worse: list[tuple[str, dict[str, float]]], rest: list[str], than: str) -> Finding:
     how = "; ".join(f"{name} is {_worse(gain)}" for name, gain in worse)
     message = f"negative transfer: {how} than {than}."
-    fix = "Try another backbone (topwork rank), or label more images."
+    fix = "Try another backbone (topwork rank), or label more items."
     if rest:
         one = len(rest) == 1
-        fix = f"{', '.join(rest)} {'is' if one else 'are'} not: what is frozen does not fit these images. " + fix
+        fix = f"{', '.join(rest)} {'is' if one else 'are'} not: what is frozen does not fit these items. " + fix
     return Finding("negative_transfer", "warning", message, fix)
 
 

@@ -260,7 +260,7 @@ def pretrain(
     track: str | None = None,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
-    """Train a backbone on one's own images and write it to `out`, for use as local:OUT; returns its card.
+    """Train a backbone on one's own images or texts and write it to `out`, for use as local:OUT; returns its card.
 
     Checkpoints lie in OUT.run until then: the same call goes on where a killed one was, and gives the same bits.
     """
