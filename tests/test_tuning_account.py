@@ -22,7 +22,7 @@ def test_facts_of_a_training(stripes, backbone, tmp_path):
     plan = pace.decide(b, float("inf"), 1).plan
     trained = b.train(plan, b.ground.train, "on everything")
     rows = b.ground.train[:20]
-    logits = b.logits(trained.model, rows)
+    logits = b.logits(trained.model, rows) / 100  # less sure, so that there is a loss
     b.note("fold 1 of 1", rows, logits)
     _, _, facts = b.shipped(trained)
     curve = facts["curves"]["on everything"]
@@ -33,7 +33,7 @@ def test_facts_of_a_training(stripes, backbone, tmp_path):
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert fold["items"] == 20
     assert fold["accuracy"] == pytest.approx((p.argmax(1) == y).mean())
-    assert fold["log_loss"] == pytest.approx(-np.log(p[np.arange(20), y]).mean(), rel=1e-4, abs=1e-6)
+    assert fold["log_loss"] == pytest.approx(-np.log(p[np.arange(20), y]).mean(), rel=1e-4)
     moved = [stage["moved"] for stage in facts["stages"]]
     assert moved[0] == 0
     assert moved[-1] > 0

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from topwork.finetune.clock import LEAST_SECONDS, OutOfTime, agreed
 from topwork.finetune.views import shown
 from topwork.ground import Rows
 from topwork.nn.session import session
+from topwork.nn.threads import on_threads
 from topwork.store import weights
 from topwork.types import Backbone, Choice, Watch, digest
 
@@ -83,7 +83,7 @@ def cache(
     key = digest([card.key, below, stages.layers[below], dataclasses.asdict(feed.recipes[view]), seed, dtype, engine,
                   p.key, images.key])  # fmt: skip
     threads = settings.threads().value
-    with _threads(1):
+    with on_threads(1):
         found = boundary.store(key, len(images.index), crossing, choice.value, make, dtype=dtype,
                                threads=threads, progress=watch.progress)  # fmt: skip
     return found, choice
@@ -130,13 +130,3 @@ def _forward(
             weights.save_graph(name, graph)
     running = session(graph, threads=1)
     return lambda images: [np.asarray(x) for x in running.run(None, {"images": images.numpy()})], "onnxruntime"
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -14,12 +14,11 @@ backbones.folder_write   OUT/                            card.json, model.safete
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ from topwork.backbones.trunk import TimmTrunk
 from topwork.errors import BadData, BadSetting, StoreError, UnknownName
 from topwork.features.extract import extract
 from topwork.modalities.image_views import RECIPES
+from topwork.nn.threads import on_threads
 from topwork.pretraining.material import Material, gather
 from topwork.pretraining.network import Network
 from topwork.pretraining.probe import Probe
@@ -300,17 +300,6 @@ def decide(
         run.decide(steps=steps, threads=threads)
     kept = run.decided
     return dataclasses.replace(plan, steps=kept["steps"]), kept["threads"]
-
-
-@contextlib.contextmanager
-def on_threads(count: int) -> Iterator[None]:
-    """So many threads of torch, while it lasts."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def mean_of_last(lines: list[dict[str, Any]]) -> dict[str, float]:

@@ -32,6 +32,7 @@ from topwork.errors import BadData, BadSetting
 from topwork.evaluation.intervals import wilson
 from topwork.evaluation.paired import compare_hits
 from topwork.modalities.text import Tokens, buckets
+from topwork.nn.threads import on_threads
 from topwork.pretraining.encoder import Encoder, encoder, new_config
 from topwork.pretraining.texts import TextMaterial, gather
 from topwork.store.atomic import write_file
@@ -82,7 +83,7 @@ def pretrain(wish: pretraining.Wish, methods: Sequence[Method], watch: Watch) ->
             raise BadSetting(f"--batch-size {plan.batch} is more than the {len(feed.chosen):,} windows that there are")  # type: ignore[arg-type]
         left = None if wish.seconds is None else wish.seconds - (time.monotonic() - began)
         plan, threads = pretraining.decide(run, plan, network, [method], feed, left, watch)
-        with pretraining.on_threads(threads):
+        with on_threads(threads):
             model = loop.train(network.trunk(wish.seed), [method], feed, plan, run, watch)
             plan = dataclasses.replace(plan, parts=run.decided.get("parts", plan.parts))
             assert isinstance(model, Named)
