@@ -19,6 +19,7 @@ from topwork.nn.session import session
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 transformers = pytest.importorskip("transformers", reason="needs the transformers extra")
+safetensors = pytest.importorskip("safetensors.torch", reason="needs torch")
 tokenizers = pytest.importorskip("tokenizers", reason="needs the text extra")
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(60)), "a"]
@@ -207,6 +208,53 @@ def test_what_tells_cached_features_apart(tmp_path):
     assert len(set(keys)) == 4
 
 
+def test_dense_layers_after_the_pooling(tmp_path):
+    network, folder, spec = save(tmp_path / "m"), tmp_path / "m", f"local:{tmp_path}/m"
+    sentence_transformers(folder, {"pooling_mode_mean_tokens": True}, more=("Dense", "Normalize"))
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[2]["path"] = "2_Dense"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "2_Dense").mkdir()
+    H = network.config.hidden_size
+    weight, bias = torch.randn(5, H), torch.randn(5)
+    safetensors.save_file({"linear.weight": weight, "linear.bias": bias}, folder / "2_Dense/model.safetensors")
+    said = {
+        "in_features": H,
+        "out_features": 5,
+        "bias": True,
+        "activation_function": "torch.nn.modules.activation.Tanh",
+    }
+    (folder / "2_Dense/config.json").write_text(json.dumps(said))
+    backbone = backbones.find(spec)
+    assert backbone.card.features == 5
+    wanted = one_by_one(network, backbone, lambda s: torch.nn.functional.normalize(
+        torch.tanh(s.mean(0) @ weight.T + bias), dim=0))  # fmt: skip
+    ids, weights = given(backbone)
+    running = session(backbone.graph())
+    np.testing.assert_allclose(running.run(None, {"ids": ids, "weights": weights})[0], wanted, atol=1e-5)
+    key = backbone.card.key
+    safetensors.save_file({"linear.weight": weight}, folder / "2_Dense/model.safetensors")
+    assert backbones.find(spec).card.key != key
+    (folder / "2_Dense/config.json").write_text(json.dumps(said | {"out_features": 4}))
+    with pytest.raises(BadWeights, match="do not fit"):
+        backbones.find(spec)
+    (folder / "2_Dense/config.json").write_text(json.dumps(said | {"activation_function": "os.system"}))
+    with pytest.raises(BadWeights, match="activation 'system'"):
+        backbones.find(spec)
+
+
+def test_the_default_prompt_stands_before_every_text(tmp_path):
+    save(tmp_path / "m")
+    plain = backbones.find(f"local:{tmp_path}/m")
+    said = {"prompts": {"q": "w1 w2 "}, "default_prompt_name": "q"}
+    (tmp_path / "m/config_sentence_transformers.json").write_text(json.dumps(said))
+    asked = backbones.find(f"local:{tmp_path}/m")
+    assert asked.card.key != plain.card.key
+    np.testing.assert_array_equal(asked.reader.read(["a w3"]).ids, plain.reader.read(["w1 w2 a w3"]).ids)
+    again = open_reader(asked.reader.files())
+    np.testing.assert_array_equal(again.read(["a w3"]).ids, asked.reader.read(["a w3"]).ids)
+
+
 @pytest.mark.parametrize(("kind", "longest"), [("bert", 40), ("roberta", 39)])
 def test_no_window_is_longer_than_the_network(tmp_path, kind, longest):
     save(tmp_path / "m", kind)
@@ -216,8 +264,8 @@ def test_no_window_is_longer_than_the_network(tmp_path, kind, longest):
 def test_folders_that_lie(tmp_path):
     save(tmp_path / "m")
     folder, spec = tmp_path / "m", f"local:{tmp_path}/m"
-    sentence_transformers(folder, {"pooling_mode_mean_tokens": True}, more=("Dense",))
-    with pytest.raises(BadWeights, match="lists Transformer, Pooling, Dense"):
+    sentence_transformers(folder, {"pooling_mode_mean_tokens": True}, more=("WeightedLayerPooling",))
+    with pytest.raises(BadWeights, match="lists Transformer, Pooling, WeightedLayerPooling"):
         backbones.find(spec)
     sentence_transformers(folder, {"pooling_mode_weightedmean_tokens": True})
     with pytest.raises(BadWeights, match="Expected pooling by cls, max, mean"):

@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from topwork.backbones.text_head import Head  # noqa: E402
 from topwork.backbones.text_stages import TextStages  # noqa: E402
 from topwork.backbones.text_trunk import TextTrunk  # noqa: E402
 from topwork.errors import BadSetting  # noqa: E402
@@ -26,7 +27,7 @@ KINDS = {
 def trunk(kind, **more):
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(kind, **(SIZES | KINDS.get(kind, {}) | more))
-    return TextTrunk(transformers.AutoModel.from_config(config), ("mean",), False, None).eval()
+    return TextTrunk(transformers.AutoModel.from_config(config), Head(), None).eval()
 
 
 def items():

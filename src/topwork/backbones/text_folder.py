@@ -2,8 +2,10 @@
 
 What sentence-transformers adds to it is read where it is there:
 
-    modules.json                 Transformer, Pooling, Normalize: in this order, others are refused
+    modules.json                 Transformer, Pooling, Dense, Normalize: in this order, others are refused
     1_Pooling/config.json        mean, cls, last, max of the last states, or several side by side; without it: mean
+    2_Dense/                     layers after the pooling: config.json and model.safetensors
+    config_sentence_transformers.json   the prompt that is called the default one stands before every text
     sentence_bert_config.json    max_seq_length; else tokenizer_config.json's model_max_length, at most LONGEST
 
 Its graph takes ids int64 (W, L) and weights float32 (W, L): 1 for a token, 0 for padding. It is exported once on a
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from topwork.backbones.card_json import checked_hash, inside, read_json, weights_file
 from topwork.backbones.static_text import NO_PIXELS
-from topwork.backbones.text_head import Head
+from topwork.backbones.text_head import ACTIVATIONS, Dense, Head
 from topwork.backbones.torch_backbone import need_train
 from topwork.errors import BadWeights, MissingExtra, StoreError
 from topwork.modalities.tokens import FILE as TOKENIZER
@@ -33,7 +35,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 FILE = "model.safetensors"
-OPTIONAL = ("tokenizer_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
+PROMPTS = "config_sentence_transformers.json"
+OPTIONAL = (
+    "tokenizer_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json", PROMPTS,
+    "2_Dense/config.json", "2_Dense/model.safetensors", "3_Dense/config.json", "3_Dense/model.safetensors",
+)  # fmt: skip
 LONGEST = 512  # tokens of a window, at most: attention costs its square
 OVERLAP = 8  # a window shares one part in so many with the next one
 EXPORTER = 1  # raise it when export gives another graph for the same network
@@ -59,11 +65,13 @@ class TextEncoder:
     head: Head
     longest: int  # tokens of a window
     words: int  # rows of its embedding: token numbers lie below
+    prompt: str = ""  # what stands before every text
 
     @cached_property
     def reader(self) -> TokenReader:
         """Texts to tokens, under the folder's tokenizer.json."""
-        reader = TokenReader((self.folder / TOKENIZER).read_bytes(), self.longest, self.longest // OVERLAP)
+        source, overlap = (self.folder / TOKENIZER).read_bytes(), self.longest // OVERLAP
+        reader = TokenReader(source, self.longest, overlap, prompt=self.prompt)
         largest = max(reader.tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
         if largest >= self.words:
             raise BadWeights(
@@ -122,22 +130,22 @@ def open_text(folder: Path, config: dict[str, Any], spec: str) -> TextEncoder:
     found, tokens = checked_hash(file, {}, where), weights.sha256(tokenizer)
     shapes = weights.shapes(file)  # readable, and no pickle
     width = _width(config, where)
-    head, longest = _head(folder), _longest(folder, config)
+    head, longest, prompt = _head(folder, width), _longest(folder, config), _prompt(folder)
     passing = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "id2label", "label2id")
     architecture = digest({key: value for key, value in config.items() if key not in passing})
-    reading = f"tokenizer {tokens[:16]}, {longest} tokens"
+    reading = f"tokenizer {tokens[:16]}, {longest} tokens" + (f", prompt {prompt!r}" if prompt else "")
     card = Card(
         spec=spec,
         name=folder.name if spec.startswith("local:") else spec.partition(":")[2],
         architecture=f"transformers:{config['model_type']} {head} {architecture}, {reading}",
         preprocess=NO_PIXELS,
         weights=found,
-        features=width * len(head.pooling),
+        features=head.dense[-1].out if head.dense else width * len(head.pooling),
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         origin=str(config.get("_name_or_path") or ""),
         modality="text",
     )
-    return TextEncoder(card, folder, head, longest, int(config.get("vocab_size") or 0))
+    return TextEncoder(card, folder, head, longest, int(config.get("vocab_size") or 0), prompt)
 
 
 def _width(config: dict[str, Any], where: Path) -> int:
@@ -165,7 +173,19 @@ def _longest(folder: Path, config: dict[str, Any]) -> int:
     return max(8, min(said))
 
 
-def _head(folder: Path) -> Head:
+def _prompt(folder: Path) -> str:
+    """The prompt that is called the default one."""
+    if not (folder / PROMPTS).is_file():
+        return ""
+    said = read_json(inside(folder, PROMPTS, folder))
+    name, prompts = said.get("default_prompt_name"), said.get("prompts")
+    prompt = prompts.get(name, "") if isinstance(prompts, dict) and isinstance(name, str) else ""
+    if not isinstance(prompt, str) or len(prompt) > LONGEST:
+        raise BadWeights(f"{folder / PROMPTS}: the prompt {name!r} is no short text")
+    return prompt
+
+
+def _head(folder: Path, width: int) -> Head:
     """What stands after the transformer; a mean where nothing is said."""
     if not (folder / "modules.json").is_file():
         pooling = folder / "1_Pooling" / "config.json"
@@ -183,13 +203,42 @@ def _head(folder: Path) -> Head:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadWeights(f"{where} is not readable: {error}. Expected a list of modules with type and path") from error
     names = [kind for kind, _ in kinds]
-    if names[:2] != ["Transformer", "Pooling"] or names[2:] not in ([], ["Normalize"]) or kinds[0][1]:
+    unit = names[-1:] == ["Normalize"]
+    layers = kinds[2 : len(kinds) - unit]
+    if names[:2] != ["Transformer", "Pooling"] or any(name != "Dense" for name, _ in layers) or kinds[0][1]:
         raise BadWeights(
-            f"{where} lists {', '.join(names)}. Expected Transformer (in the folder itself), Pooling and perhaps "
-            "Normalize: others cannot be used"
+            f"{where} lists {', '.join(names)}. Expected Transformer (in the folder itself), Pooling and perhaps Dense "
+            "and Normalize: others cannot be used"
         )
     place = f"{kinds[1][1]}/config.json"
-    return Head(_pooling(read_json(inside(folder, place, where)), folder / place), names[2:] == ["Normalize"])
+    pooling = _pooling(read_json(inside(folder, place, where)), folder / place)
+    width, dense = width * len(pooling), []
+    for _, path in layers:
+        dense.append(_dense(folder, path, width))
+        width = dense[-1].out
+    return Head(pooling, tuple(dense), unit)
+
+
+def _dense(folder: Path, path: str, width: int) -> Dense:
+    """A layer after the pooling, whose file fits what its config says."""
+    where = folder / path / "config.json"
+    said = read_json(inside(folder, f"{path}/config.json", folder))
+    file = weights_file(folder, (f"{path}/{FILE}",), where)
+    activation = str(said.get("activation_function", "Identity")).rpartition(".")[2].lower()
+    goes_in, out = said.get("in_features"), said.get("out_features")
+    if type(out) is not int:
+        raise BadWeights(f"{where}: out_features {out!r}. Expected a whole number above 0")
+    if activation not in ACTIVATIONS:
+        raise BadWeights(f"{where}: activation {activation!r}. Expected one of: {', '.join(ACTIVATIONS)}")
+    known = weights.shapes(file)
+    biased = {"linear.bias": (out,)} if "linear.bias" in known else {}
+    if goes_in != width or {name: tuple(shape) for name, shape in known.items()} != {
+        "linear.weight": (out, goes_in), **biased
+    }:  # fmt: skip
+        raise BadWeights(
+            f"{where}: {goes_in} numbers to {out}, after {width} and with weights {known}. They do not fit"
+        )
+    return Dense(file, checked_hash(file, {}, where), width, out, activation)
 
 
 def _pooling(said: dict[str, Any], where: Path) -> tuple[str, ...]:

@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+ACTIVATIONS = ("identity", "tanh", "relu", "gelu", "silu", "sigmoid")  # as torch names them, in lower case
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A further layer: activation(W x + b), with weights of its own."""
+
+    file: Path  # safetensors: linear.weight (out, in) and perhaps linear.bias (out,)
+    sha256: str
+    width: int  # numbers that go in
+    out: int
+    activation: str  # one of ACTIVATIONS
+
+    def __str__(self) -> str:
+        return f"dense({self.out}, {self.activation}, {self.sha256[:16]})"
 
 
 @dataclass(frozen=True)
@@ -10,7 +27,9 @@ class Head:
     """From the last states of a transformer to one vector."""
 
     pooling: tuple[str, ...] = ("mean",)  # of cls, max, mean, root, last; several stand side by side
+    dense: tuple[Dense, ...] = ()
     unit: bool = False  # brought to length 1
 
     def __str__(self) -> str:
-        return "+".join(self.pooling) + (" unit" if self.unit else "")
+        parts = ["+".join(self.pooling), *map(str, self.dense), *(["unit"] if self.unit else [])]
+        return " ".join(parts)

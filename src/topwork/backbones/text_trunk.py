@@ -3,6 +3,7 @@
     states = transformer(ids, mask = weights > 0)           (W, L, H)
     mean   = sum_t w_t s_t / sum_t w_t       cls = s_0      last = s at the last token      max, over tokens
     root   = sum_t w_t s_t / sqrt(sum_t w_t)
+    then dense layers, and a unit length, where there are some
 
 This file needs torch and transformers; only `text_folder.py` imports it, when a module is asked for.
 """
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from topwork.backbones.transformers_trunk import loaded
@@ -24,9 +26,10 @@ from topwork.backbones.trunk import TOLERANCE, named, quiet
 from topwork.errors import BadWeights, ProofFailed
 from topwork.nn import onnx_graph
 from topwork.nn.session import session
+from topwork.store.weights import shapes
 
 if TYPE_CHECKING:
-    from topwork.backbones.text_head import Head
+    from topwork.backbones.text_head import Dense, Head
 
 WITHOUT_POOLER = ("bert", "camembert", "ernie", "mobilebert", "mpnet", "roberta", "xlm-roberta", "albert")
 
@@ -34,9 +37,10 @@ WITHOUT_POOLER = ("bert", "camembert", "ernie", "mobilebert", "mpnet", "roberta"
 class TextTrunk(nn.Module):
     """A transformer and the way its states become one vector."""
 
-    def __init__(self, network: Any, pooling: tuple[str, ...], unit: bool, separator: int | None) -> None:
+    def __init__(self, network: Any, head: Head, separator: int | None) -> None:
         super().__init__()
-        self.network, self.pooling, self.unit = network, pooling, unit
+        self.network, self.pooling, self.unit = network, head.pooling, head.unit
+        self.dense = nn.Sequential(*(_layer(one) for one in head.dense))
         self.padding = int(getattr(network.config, "pad_token_id", 0) or 0)
         typed = (getattr(network.config, "type_vocab_size", 0) or 0) > 1
         self.separator = separator if typed else None
@@ -58,7 +62,7 @@ class TextTrunk(nn.Module):
     def pool(self, states: Tensor, weights: Tensor) -> Tensor:
         """(W, L, H), (W, L) -> (W, D)."""
         parts = [getattr(self, f"_{name}")(states, weights) for name in self.pooling]
-        x = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        x = self.dense(torch.cat(parts, 1) if len(parts) > 1 else parts[0])
         return x / x.norm(dim=1, keepdim=True).clamp(min=1e-12) if self.unit else x
 
     def _mean(self, states: Tensor, weights: Tensor) -> Tensor:
@@ -89,7 +93,10 @@ def build(folder: Path, head: Head, separator: int | None, attention: str) -> nn
         if attention == "eager":
             raise
         network = loaded(folder, transformers.AutoModel, "eager", **options)  # some know no other
-    trunk = TextTrunk(network, head.pooling, head.unit, separator).eval()
+    trunk = TextTrunk(network, head, separator).eval()
+    for own, one in zip(trunk.dense, head.dense, strict=True):
+        tensors = load_file(one.file)
+        own[0].load_state_dict({name.removeprefix("linear."): tensor for name, tensor in tensors.items()})  # type: ignore[index]
     begun = functools.partial(_as_begun, type(network), network.config, options, head, separator)
     trunk.untrained = begun  # type: ignore[assignment]
     return trunk
@@ -97,7 +104,14 @@ def build(folder: Path, head: Head, separator: int | None, attention: str) -> nn
 
 def _as_begun(kind: Any, config: Any, options: dict[str, Any], head: Head, separator: int | None) -> nn.Module:
     """With the random weights that its authors begin with."""
-    return TextTrunk(kind(copy.deepcopy(config), **options), head.pooling, head.unit, separator).eval()
+    return TextTrunk(kind(copy.deepcopy(config), **options), head, separator).eval()
+
+
+def _layer(one: Dense) -> nn.Module:
+    """A dense layer, its weights still to come."""
+    kinds = {name.lower(): getattr(nn, name) for name in ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")}
+    bias = "linear.bias" in shapes(one.file)
+    return nn.Sequential(nn.Linear(one.width, one.out, bias=bias), kinds[one.activation]())
 
 
 def export(trunk: nn.Module, longest: int, words: int) -> bytes:

@@ -6,7 +6,7 @@
 
 M is the window without its special tokens. Of a text that needs more than `most` windows the first ones are read and
 `cut` says so. Of a pair the longer text is windowed and the other one stands in each window; where both are longer than
-half a window, the first one is cut there.
+half a window, the first one is cut there. `prompt` stands before every text that is no pair ("query: ").
 
 The file is parsed by the `tokenizers` library and by nothing else; what looks like a special token in a text is text.
 """
@@ -56,6 +56,7 @@ class TokenReader:
     longest: int  # tokens of a window, special ones included
     overlap: int = 0  # tokens that two windows of a text share
     most: int = MOST  # windows of a text
+    prompt: str = ""
     kind = "tokens"
 
     def __post_init__(self) -> None:
@@ -71,7 +72,8 @@ class TokenReader:
         """What `files` came from; BadWeights where they are damaged."""
         try:
             facts = json.loads(files[READER])
-            reader = cls(files[FILE], *(int(facts[name]) for name in ("longest", "overlap", "most")))
+            longest, overlap, most = (int(facts[name]) for name in ("longest", "overlap", "most"))
+            reader = cls(files[FILE], longest, overlap, most, str(facts.get("prompt", "")))
         except (KeyError, ValueError, TypeError) as error:
             raise BadWeights(f"{READER} or {FILE} is missing or damaged: {error}. Fit again") from error
         _ = reader.tokenizer
@@ -80,6 +82,7 @@ class TokenReader:
     def files(self) -> dict[str, bytes]:
         """tokenizer.json as it is, and how texts are cut."""
         facts = {"kind": self.kind, "longest": self.longest, "overlap": self.overlap, "most": self.most}
+        facts |= {"prompt": self.prompt} if self.prompt else {}
         return {READER: json.dumps(facts).encode(), FILE: self.source}
 
     @property
@@ -126,7 +129,7 @@ class TokenReader:
         return found
 
     def _read(self, texts: Sequence[str]) -> Tokens:
-        flat, ends = self._encode([text.partition(PAIR)[0] for text in texts])
+        flat, ends = self._encode([text.partition(PAIR)[0] if PAIR in text else self.prompt + text for text in texts])
         paired = np.array([PAIR in text for text in texts], bool)
         other, others = self._encode([text.partition(PAIR)[2] for text in texts if PAIR in text])
         single, step = self.single, self.longest - self.single.size - self.overlap

@@ -81,7 +81,7 @@ class Encoder:
         network = transformers.AutoModel.from_config(copy.deepcopy(self.config), **options)
         if begun and self.state is not None:
             network.load_state_dict(self.state)
-        return TextTrunk(network, self.head.pooling, self.head.unit, self.reader.separator).eval()
+        return TextTrunk(network, self.head, self.reader.separator).eval()
 
     def write(self, folder: Path, trunk: nn.Module, facts: Mapping[str, Any]) -> None:
         """The folder, at once or not at all; opened and compared."""
@@ -159,6 +159,8 @@ def _begun(start: str, arch: str | None, tokens: int | None) -> Encoder:
         raise BadSetting(f"--start {start}: only encoders of transformers can be trained on, such as hf:NAME")
     if arch:
         raise BadSetting("--start brings its own architecture: leave out --arch")
+    if backbone.head.dense:
+        raise BadSetting(f"--start {start}: has dense layers after its pooling, which pretraining cannot keep")
     trunk: Any = backbone.module()
     known = backbone.reader
     reader = TokenReader(known.source, min(tokens or TOKENS, backbone.longest), 0, EVERY)
