@@ -22,10 +22,10 @@ from topwork.evaluation.calibrate import activate
 from topwork.evaluation.checks import Context
 from topwork.evaluation.checks.label_curve import LabelCurve
 from topwork.evaluation.intervals import overlap, wilson
-from topwork.evaluation.paired import compare_hits, compare_losses
+from topwork.evaluation.paired import compare_hits, compare_losses, compare_metric
 from topwork.evaluation.quick_ridge import ridges
 from topwork.evaluation.score import per_class, score, score_repeats
-from topwork.tasks.classification import statistics
+from topwork.tasks import statistics
 from topwork.types import Predictions
 
 TRUTH = 400_000
@@ -35,6 +35,11 @@ Row = tuple[str, float, float, float]  # interval, truth, low, high
 SETTINGS = [
     (40, 2, 1.5, 0), (40, 2, 3.0, 0), (100, 2, 1.5, 2.5), (100, 5, 2.5, 1), (100, 10, 4.0, 0),
     (200, 20, 3.0, 0.5), (400, 5, 3.5, 1), (1000, 3, 4.0, 0),
+]  # fmt: skip
+# items, tail of the numbers, slope, noise
+NUMBERS = [
+    (20, 0.0, 0.9, 0.3), (50, 0.0, 0.9, 0.3), (200, 0.0, 0.3, 0.3), (1000, 0.0, 0.9, 0.1), (50, 0.5, 0.9, 0.2),
+    (200, 0.5, 0.9, 0.2), (50, 1.0, 0.9, 0.4), (200, 1.0, 0.9, 0.4), (1000, 1.0, 0.5, 0.4),
 ]  # fmt: skip
 # items, features, classes, distance, 1 / L2 strength, folds, repeats
 TRAININGS = [
@@ -66,7 +71,26 @@ def draw_several(rng: np.random.Generator, n: int, C: int, distance: float, skew
     share = 0.5 * np.arange(1, C + 1) ** -float(skew)
     t = rng.random((n, C)) < share
     z = rng.standard_normal((n, C)) + 0.5 * rng.standard_normal((n, 1)) + distance * t - distance / 2
-    return Predictions(activate(z, True).astype(np.float32), t, tuple(map(str, range(C))), multilabel=True)
+    return Predictions(activate(z, "sigmoid").astype(np.float32), t, tuple(map(str, range(C))), multilabel=True)
+
+
+def draw_numbers(rng: np.random.Generator, n: int, tail: float, slope: float, noise: float) -> Predictions:
+    """Numbers with a tail (0: normal; 0.5, 1: log-normal), answers that lean by `slope`, errors that grow with them."""
+    y = np.exp(tail * rng.standard_normal(n)) if tail else 3 + rng.standard_normal(n)
+    z = slope * y + noise * (1 + 0.3 * np.abs(y)) * rng.standard_normal(n)
+    return Predictions(z[:, None].astype(np.float64), y, ("number",))
+
+
+def paired_numbers(n: int, tail: float, noise: float, sims: int) -> Iterator[Row]:
+    """Difference of R^2 of two models that are equally good."""
+    rng = np.random.default_rng(6)
+    for _ in range(sims):
+        one = draw_numbers(rng, n, tail, 1.0, noise)
+        other = one.targets + noise * (1 + 0.3 * np.abs(one.targets)) * rng.standard_normal(n)
+        second = Predictions(other[:, None], one.targets, one.labels)
+        c = compare_metric(one, second, "r2")
+        yield "difference of R^2", 0.0, c.low, c.high
+        yield "difference of R^2, no difference", 0.0, float(c.p_value < 0.05), 1.0
 
 
 def held_out(setting: tuple[Any, ...], make: Callable[..., Predictions], sims: int) -> Iterator[Row]:
@@ -80,6 +104,8 @@ def held_out(setting: tuple[Any, ...], make: Callable[..., Predictions], sims: i
         few = make(rng, n, *rest)
         for name, m in score(few).items():
             yield name, truth[name], m.low, m.high
+        if few.numeric:
+            continue
         first = per_class(few)[0]
         yield "recall of one class", recall[first["label"]], first["recall"]["low"], first["recall"]["high"]
 
@@ -238,6 +264,11 @@ def main() -> None:
         found.append(report(title, held_out(s, draw, options.simulations)))
     for s in ((100, 4, 2.0, 0), (300, 8, 2.5, 0.7)):
         found.append(report(f"several labels: {s}", held_out(s, draw_several, options.simulations)))
+    for s in NUMBERS:
+        title = f"{s[0]} numbers, tail {s[1]}, slope {s[2]}, noise {s[3]}"
+        found.append(report(title, held_out(s, draw_numbers, options.simulations)))
+    for s in ((50, 0.0, 0.3), (200, 0.5, 0.2), (200, 1.0, 0.3)):
+        found.append(report(f"paired numbers: {s}", paired_numbers(*s, options.simulations)))
     for s in ((50, 0.1, 0.1), (100, 0.02, 0.1), (400, 0.05, 0.05), (400, 0.01, 0.2)):
         found.append(report(f"paired: {s}", paired(*s, options.simulations)))
     for s in TRAININGS:

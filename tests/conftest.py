@@ -18,6 +18,8 @@ SHARED = Path(__file__).parents[2] / "shared"
 def own_cache(tmp_path, monkeypatch):
     """Nothing is read from or left in the user's cache."""
     monkeypatch.setenv("TOPWORK_CACHE", str(tmp_path / "cache"))
+    for name in ("CACHE_FOLDER", "REDIS_PASSWORD", "ENCRYPT", "KEY_FILE", "KEY"):
+        monkeypatch.delenv(f"TOPWORK_{name}", raising=False)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -108,3 +110,20 @@ def draw_stripes(folder, angles, items, seed=0, noise=60):
 def stripes(tmp_path_factory):
     """Two classes of 40, stripes that lean left or right."""
     return draw_stripes(tmp_path_factory.mktemp("data") / "stripes", {"left": 0.785, "right": -0.785}, 40)
+
+
+@pytest.fixture(scope="session")
+def one_redis(tmp_path_factory):
+    """A real redis-server for the whole session; tests that use it skip where there is none."""
+    from .redis_server import RedisServer
+
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def redis_server(one_redis):
+    """The session's redis-server, empty."""
+    one_redis.client.flushall()
+    return one_redis

@@ -208,7 +208,7 @@ def test_what_cannot_be_extended_says_why(fitted, tmp_path):
     old = tmp_path / "old"
     old.mkdir()
     manifest = json.loads((fitted.folder / "model.json").read_text())
-    del manifest["files"]["statistics.safetensors"]
+    del manifest["files"]["statistics.safetensors"], manifest["files"]["snapshot.safetensors"]
     (old / "model.json").write_text(json.dumps(manifest))
     for name in bundle.CHECKED:
         (old / name).write_bytes((fitted.folder / name).read_bytes())

@@ -18,7 +18,7 @@ from topwork import ladder, verbs
 from topwork.errors import BadData, BadSetting, BadWeights, StoreError, UnknownName
 from topwork.ground import divide
 
-BITS = ("model.onnx", "model.safetensors", "statistics.safetensors", "model.json")
+BITS = ("model.onnx", "model.safetensors", "statistics.safetensors", "snapshot.safetensors", "model.json")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def command(*words, cache, **more):
 def test_artefact_is_whole(fitted):
     model, _ = fitted
     names = {path.name for path in model.folder.iterdir()}
-    written = {"model.json", "model.onnx", "model.safetensors", "statistics.safetensors"}
+    written = {"model.json", "model.onnx", "model.safetensors", "statistics.safetensors", "snapshot.safetensors"}
     assert names == written | {"report.html", "report.json", "README.md"}
     report = model.report
     for metric in report["metrics"].values():

@@ -19,6 +19,7 @@ from topwork.types import VERSION
 __version__ = VERSION
 
 __all__ = [
+    "clean",
     "errors",
     "evaluate",
     "extend",
@@ -30,13 +31,29 @@ __all__ = [
     "pretrain",
     "rank",
     "read",
+    "redact",
     "split",
     "sweep",
 ]
 
 if TYPE_CHECKING:
     from topwork import errors
-    from topwork.verbs import evaluate, extend, extract, fit, inspect, load, predict, pretrain, rank, read, split, sweep
+    from topwork.verbs import (
+        clean,
+        evaluate,
+        extend,
+        extract,
+        fit,
+        inspect,
+        load,
+        predict,
+        pretrain,
+        rank,
+        read,
+        redact,
+        split,
+        sweep,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -58,6 +58,7 @@ def measure(ground: Ground, rung: Rung, seed: int, watch: Watch) -> Measured:
         "train_targets": targets[curve.rows],
         "train_folds": ground.folds[curve.rows],
         "temperature": head.temperature,
+        "band": head.settings if "low" in head.settings else None,
         "seed": seed,
     }
     if len(rung.held):
@@ -82,17 +83,19 @@ def nested(
 ) -> tuple[list[Predictions], list[NDArray[np.int32]], NDArray[np.float32]]:
     """Predictions and folds of each repeat, and the first repeat's logits: everything chosen without the asked fold."""
     x, y, together = rung.x(rung.rows), ground.dataset.targets()[rung.rows], keep_together(ground.dataset)[rung.rows]
-    several, labels = ground.dataset.multilabel, len(ground.dataset.labels)
+    labels = len(ground.dataset.labels)
     count = len(np.unique(ground.folds[rung.rows]))
     predictions, assigned, first = [], [], np.empty((len(y), labels), np.float32)
-    for repeat in range(REPEATS):
-        outer = make_folds(y, together, count, seed + 1 + repeat)
+    repeats = REPEATS if ground.drawn else 1
+    for repeat in range(repeats):
+        outer = make_folds(y, together, count, seed + 1 + repeat) if ground.drawn else ground.folds[rung.rows]
         p = np.empty((len(y), labels))
         for number, fold in enumerate(np.unique(outer)):
-            watch.progress("measure", repeat * count + number, REPEATS * count)
+            watch.progress("measure", repeat * count + number, repeats * count)
             own = outer == fold
-            z, temperature = _chosen_without(x, y, own, together, count, labels, rung.plan.methods, seed)
-            p[own] = activate(z, several, temperature)
+            inner = None if ground.drawn or count < 3 else outer[~own]
+            z, temperature = _chosen_without(x, y, own, together, count, labels, rung.plan.methods, seed, inner)
+            p[own] = activate(z, ground.dataset.activation, temperature)
             if repeat == 0:
                 first[own] = z
         predictions.append(ground.predictions(rung.rows, p))
@@ -110,13 +113,16 @@ def _chosen_without(
     labels: int,
     methods: Sequence[str],
     seed: int,
+    inner: NDArray[np.int32] | None = None,
 ) -> tuple[NDArray[np.float32], float]:
     """Logits of the items of one fold, and their temperature, from a head that was chosen on all others."""
     rest = y[~own]
-    if y.ndim == 1 and (rest == rest[0]).all():  # nothing can be learnt from a single class
+    if y.ndim == 1 and (rest == rest[0]).all():  # nothing can be learnt from a single class or number
+        if y.dtype.kind == "f":
+            return np.full((int(own.sum()), 1), rest[0], np.float32), 1.0
         n = np.bincount(rest, minlength=labels).astype(float)
         return np.tile(log_priors(n, n.sum(), False).astype(np.float32), (int(own.sum()), 1)), 1.0
-    inner = make_folds(rest, together[~own], count, seed)
+    inner = make_folds(rest, together[~own], count, seed) if inner is None else inner
     best, _ = probes.choose(x[~own], rest, inner, labels, methods=methods)
     return logits(best.head, x[own]), fit_temperature(best.held_out, rest)
 
@@ -139,9 +145,10 @@ def tell(
     source, choices = settings.pop("source"), settings.pop("choices")
     numbers = {
         "topwork": VERSION,
-        "task": f"{dataset.modality}-classification",
+        "task": task_of(dataset),
         "modality": dataset.modality,
         "multilabel": dataset.multilabel,
+        "numeric": dataset.numeric,
         **settings,
         "data": {
             "name": dataset.name,
@@ -192,9 +199,9 @@ def tell(
     return {**numbers, "advice": advice(numbers)}
 
 
-def score_saved(predictions: Predictions, **facts: Any) -> dict[str, Any]:
-    """The account of a saved model on labelled data."""
-    answers = checks.run(checks.Context(predictions))
+def score_saved(predictions: Predictions, band: Mapping[str, float] | None = None, **facts: Any) -> dict[str, Any]:
+    """The account of a saved model on labelled data; `band`: what it says lies about its numbers."""
+    answers = checks.run(checks.Context(predictions, band=band))
     return {
         "topwork": VERSION,
         **facts,
@@ -217,7 +224,8 @@ def with_texts(
     shelves = {name: shelf[: occlusion.SHOWN] for name, shelf in numbers["gallery"].items()}
     entries = [entry for shelf in shelves.values() for entry in shelf]
     shown = [str(texts[entry["row"]]) for entry in entries]
-    told = iter(occlusion.explain(entries, shown, model.labels, model.rows, seconds))
+    scale = (numbers["metrics"]["rmse"]["value"] or 1.0) if model.numeric else None
+    told = iter(occlusion.explain(entries, shown, model.labels, model.rows, seconds, scale))
     return {**numbers, "gallery": {name: [next(told) for _ in shelf] for name, shelf in shelves.items()}}
 
 
@@ -228,23 +236,29 @@ def thumbnails(root: str, numbers: Mapping[str, Any]) -> dict[str, bytes]:
     pictures: dict[str, bytes] = {}
     for entry in (entry for shelf in numbers.get("gallery", {}).values() for entry in shelf):
         try:
-            pictures[entry["item"]] = thumbnail(os.path.join(root, entry["item"]), THUMBNAIL_PX)
+            path = entry["item"] if "://" in entry["item"] else os.path.join(root, entry["item"])
+            pictures[entry["item"]] = thumbnail(path, THUMBNAIL_PX)
         except BadData:
             continue  # deleted since it was read: the page shows its name
     return pictures
 
 
 def counts(ground: Ground) -> dict[str, dict[str, int]]:
-    """Items of each label on each side."""
+    """Items of each label on each side; none of numbers."""
     targets, labels = ground.dataset.targets(), ground.dataset.labels
     sides: dict[str, Sequence[int] | NDArray[Any]] = {"train": ground.train, ground.kind: ground.held}
     found = {}
     for side, rows in sides.items():
-        if len(rows):
+        if len(rows) and not ground.dataset.numeric:
             of = targets[rows]
             each = of.sum(0) if ground.dataset.multilabel else np.bincount(of, minlength=len(labels))
             found[side] = dict(zip(labels, each.tolist(), strict=True))
     return found
+
+
+def task_of(dataset: Dataset) -> str:
+    """What is learnt from it: "image-classification", "text-regression"."""
+    return f"{dataset.modality}-{'regression' if dataset.numeric else 'classification'}"
 
 
 def data_hash(dataset: Dataset) -> str:

@@ -42,6 +42,7 @@ ALIKE = 0.03  # candidates whose evidence differs by less say nothing about its 
 SHARE = 1 / 2  # of what is left of a fit's budget
 ANY = Limits()
 AGREEING = ("logme", "hscore", "knn")  # scores that may draw the probe's estimates: comparable across widths
+FIFTHS = 5  # numbers are ranked as so many classes of equal size
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,8 @@ class Ranking:
         """Why this one, how sure, and what the next would cost: one line."""
         at, other = self.best.pick, self.runner_up
         accuracy = self.pick.metrics["accuracy"]
-        said = f"{100 * accuracy.value:.1f} % right on {len(self.sample):,} items, cross-validated"
+        right = "in the right fifth" if self.sample.numeric else "right"
+        said = f"{100 * accuracy.value:.1f} % {right} on {len(self.sample):,} items, cross-validated"
         if other is None or self.difference is None:
             return f"{said}; nothing else was measured"
         d, low, high = (100 * value + 0.0 for value in self.difference)
@@ -123,7 +125,9 @@ def survey(
     """
     watch = watch or Watch()
     sample = take_sample(dataset, size, seed)
-    labels = np.unique(sample.targets(), return_inverse=True)[1]
+    if dataset.numeric:
+        watch.say("numbers: backbones are ranked by how well they tell the fifths apart in which the numbers lie")
+    labels = np.unique(classes(sample), return_inverse=True)[1]
     folds = repeated_folds(labels, keep_together(sample), seed, item_keys(sample))
     measured: list[Measured] = []
     left: list[Skipped] = []
@@ -156,7 +160,7 @@ def take_sample(dataset: Dataset, size: int = SAMPLE, seed: int = 0) -> Dataset:
     """About `size` labelled rows, every class with its share, chosen by the hash of their content."""
     if dataset.multilabel:
         raise BadSetting("Backbones are ranked for one label an item; these data have lists of labels. Name a backbone")
-    rows = np.flatnonzero(dataset.targets() >= 0)
+    rows = np.flatnonzero(dataset.table["target"].is_valid().to_numpy(zero_copy_only=False))
     if len(rows) > size:
         part = dataset.take(rows)
         share = size / len(rows)
@@ -167,6 +171,12 @@ def take_sample(dataset: Dataset, size: int = SAMPLE, seed: int = 0) -> Dataset:
             f"{dataset.name}: {len(rows)} labelled items are too few to rank backbones. Expected {LEAST}, of 2 labels"
         )
     return dataset.take(rows)
+
+
+def classes(dataset: Dataset) -> NDArray[Any]:
+    """(N,) what is told apart: the classes, or the fifths in which the numbers lie."""
+    y = dataset.targets()
+    return np.searchsorted(np.quantile(y, np.arange(1, FIFTHS) / FIFTHS), y, "right") if dataset.numeric else y
 
 
 def repeated_folds(
@@ -392,8 +402,8 @@ def tell(found: Ranking, **facts: Any) -> dict[str, Any]:
         **facts,
         "sample": {
             "items": len(sample),
-            "classes": len(np.unique(sample.targets())),
-            "smallest_class": int(np.unique(sample.targets(), return_counts=True)[1].min()),
+            "classes": len(np.unique(classes(sample))),
+            "smallest_class": int(np.unique(classes(sample), return_counts=True)[1].min()),
         },
         "candidates": [
             {

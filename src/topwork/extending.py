@@ -35,6 +35,7 @@ from topwork.adaptation import probe as probes
 from topwork.artefact import bundle, card, onnx, statistics, weights
 from topwork.artefact.model import Model, load
 from topwork.artefact.proof import prove
+from topwork.artefact.snapshot import Snapshot
 from topwork.data.overlap import overlap
 from topwork.data.split import keep_together
 from topwork.data.split.kfold import folds as make_folds
@@ -64,7 +65,7 @@ ENOUGH = 2000  # items that statistics are taken from, at least, where features 
 
 def of_fit(ground: Ground, rung: Rung, watch: Watch) -> bytes | None:
     """What a fit leaves for later: statistics of its training items' features; None for several labels, n-grams."""
-    if ground.dataset.multilabel or rung.backbone.card.spec in UNKEPT:
+    if ground.dataset.multilabel or ground.dataset.numeric or rung.backbone.card.spec in UNKEPT:
         return None
     from threadpoolctl import threadpool_limits
 
@@ -103,6 +104,8 @@ class Old:
     @classmethod
     def of(cls, model: Model) -> Old:
         """Raises BadSetting where classes cannot be added."""
+        if model.numeric:
+            raise BadSetting(f"{model.folder} gives a number, so there are no classes to add to. Use topwork fit")
         if model.multilabel:
             raise BadSetting(f"{model.folder} gives several labels. Classes can be added where each item has one")
         if model.card.spec in UNKEPT:
@@ -110,8 +113,8 @@ class Old:
                 f"{model.folder} tells texts apart by their n-grams, of which it keeps no statistics. Fit again on all "
                 "data, or extend a model with another --backbone"
             )
-        known = statistics.read(model.folder)
-        head = weights.head_of((model.folder / bundle.CHECKED[1]).read_bytes(), model.manifest["head"])
+        known = statistics.read(model.folder, model.seal)
+        head = weights.head_of(model.contents(bundle.CHECKED[1]), model.manifest["head"])
         return cls(model, head, known)
 
 
@@ -150,7 +153,7 @@ def extend(
         said = _predictions(probabilities(head, asked.x), asked, labels)
         on = {"kind": "test", "n": len(asked.y), "text": f"{len(asked.y):,} items of {asked.dataset.name}"}
     else:
-        said = _predictions(activate(held_out, False, temperature), new, labels)
+        said = _predictions(activate(held_out, "softmax", temperature), new, labels)
         on = {"kind": "cross-validation", "n": len(new.y),
               "text": f"the {len(new.y):,} new items, each asked of a head that had not seen it"}  # fmt: skip
     grown = more(old.known, new.x, new.y, statistics.RANK)
@@ -158,8 +161,8 @@ def extend(
     with new_folder(out, bundle.MARKER) as folder:
         written = bundle.write(
             folder,
-            onnx=onnx.regraft((model.folder / bundle.CHECKED[0]).read_bytes(), head, labels),
-            weights=weights.with_head((model.folder / bundle.CHECKED[1]).read_bytes(), head),
+            onnx=onnx.regraft(model.contents(bundle.CHECKED[0]), head, labels),
+            weights=weights.with_head(model.contents(bundle.CHECKED[1]), head),
             card=model.card,
             head=head,
             labels=labels,
@@ -171,7 +174,10 @@ def extend(
             history=(*manifest["history"], f"{fresh} classes and {len(new.y):,} items of {found.name} added: {way}",
                      account.code_version()),
             statistics=statistics.pack(grown),
-            reader=bundle.reader_files(model.folder, manifest),
+            snapshot=_snapshot(model, found),
+            redact=manifest.get("redact"),
+            reader=bundle.reader_files(model.folder, manifest, model.seal),
+            encrypt=model.seal is not None,
         )  # fmt: skip
         proof = prove(
             folder,
@@ -211,6 +217,12 @@ def extend(
             ).encode(),
         }
         bundle.add(folder, files)
+
+
+def _snapshot(model: Model, found: Dataset) -> bytes | None:
+    """With the new items, if the model keeps one."""
+    kept = bundle.SNAPSHOT in model.manifest["files"]
+    return Snapshot.read(model.folder, model.seal).more(found).pack() if kept else None
 
 
 def _check(found: Dataset, known: Sequence[str]) -> None:

@@ -7,7 +7,8 @@ the backbone is frozen and the head is solved on its cached features; a tuned st
 beginning from that probe, and trains on everything only after its folds have shown that it pays. The choice between
 them is made on out-of-fold predictions for the training items alone; held-out items only ever measure. A step is kept
 if, paired item by item, it gets more of them right (exact McNemar test, one-sided, 5 %), or at least as many and more
-surely (sign-flip test on the log losses, one-sided, 5 %).
+surely (sign-flip test on the log losses, one-sided, 5 %). Where targets are numbers: if its R^2 is higher, or no lower
+and its absolute errors are smaller, by the same tests.
 """
 
 from __future__ import annotations
@@ -29,15 +30,16 @@ from topwork.adaptation import probe as probes
 from topwork.backbones import find
 from topwork.backbones.torch_backbone import need_train
 from topwork.errors import BadSetting, MissingExtra, UnknownName
-from topwork.evaluation.calibrate import activate, cross_fitted
+from topwork.evaluation.calibrate import activate, band, cross_fitted
 from topwork.evaluation.paired import compare_hits, compare_losses, compare_metric
 from topwork.evaluation.score import score, score_repeats, widening
 from topwork.features.extract import extract
 from topwork.ground import Ground, Rows
 from topwork.nn.heads import probabilities
-from topwork.nn.log_loss import fit_temperature
+from topwork.nn.log_loss import fit_temperature, losses
 from topwork.store import Store
-from topwork.tasks.classification import checked, hits, item_losses
+from topwork.tasks import checked, item_losses, main_metric
+from topwork.tasks.classification import hits
 from topwork.types import DEFAULTS, Backbone, Dataset, Features, Head, Metric, Predictions, Probe, Step, Watch
 
 if TYPE_CHECKING:
@@ -56,6 +58,13 @@ SIMPLE = {  # steps that have a backbone of their own: which one, and how its he
         "static": ("bundled:text_small", "logistic"),
     },
 }
+NUMBERS = {
+    "majority": "mean",
+    "logistic": "ridge",
+    "sparse_logistic": "sparse_ridge",
+}  # the same where they are targets
+CONSTANT = (("majority",), ("mean",))  # methods that do not look at the item
+CLASSES_ONLY = ("setfit",)
 TUNING = "adaptation.tuning"
 
 
@@ -151,33 +160,41 @@ class Climb:
     best: Rung
 
 
-def usual(modality: str, backbone: str = "") -> tuple[str, ...]:
+def usual(modality: str, backbone: str = "", numeric: bool = False) -> tuple[str, ...]:
     """The steps of `--steps auto`."""
-    if modality == "image":
-        return AUTO
+    steps = AUTO if modality == "image" else AUTO_TEXT
+    if numeric:
+        steps = tuple(NUMBERS.get(step, step) for step in steps if step not in CLASSES_ONLY)
     if backbone == DEFAULTS["text"]:  # it is a table: there are no layers to tune
-        return tuple(step for step in AUTO_TEXT if step != "static" and step not in plugins.names(TUNING))
-    return AUTO_TEXT
+        return tuple(step for step in steps if step != "static" and step not in plugins.names(TUNING))
+    return steps
 
 
-def plan(steps: str | Sequence[str], backbone: str, modality: str = "image") -> tuple[Plan, ...]:
-    """Turn `--steps` into plans.
+def plan(
+    steps: str | Sequence[str], backbone: str, modality: str = "image", numeric: bool | None = None
+) -> tuple[Plan, ...]:
+    """Turn `--steps` into plans; `numeric`: whether targets are numbers, None where nobody knows yet.
 
     A probe by name, e.g. `logistic(l2=0.1)`, is a probe step solved in that way; what begins with a name of tuning/,
     e.g. `last_stages(1) + l2_sp`, changes the backbone. Raises BadSetting or UnknownName before any work begins.
     """
-    auto = usual(modality, backbone)
+    auto = usual(modality, backbone, bool(numeric))
     wanted = auto if steps == "auto" else tuple(_split(steps) if isinstance(steps, str) else steps)
     if not wanted:
         raise BadSetting(f"--steps is empty. Expected auto, or some of: {', '.join(auto)}, or a probe such as logistic")
-    known = {name: Plan(name, trunk, (method,)) for name, (trunk, method) in SIMPLE[modality].items()}
-    methods = ("logistic",) if modality == "text" and backbone == DEFAULTS["text"] else ("auto",)
+    names = NUMBERS if numeric else {}
+    known = {
+        names.get(name, name): Plan(names.get(name, name), trunk, (names.get(method, method),))
+        for name, (trunk, method) in SIMPLE[modality].items()
+    }
+    only = names.get("logistic", "logistic")
+    methods = (only,) if modality == "text" and backbone == DEFAULTS["text"] else ("auto",)
     known["probe"] = Plan("probe", backbone, methods)
     plans = []
     for spec in wanted if steps != "auto" else without_torch(wanted):
         tuned = spec.partition("+")[0].partition("(")[0].strip() in (*plugins.names(TUNING), "search")
         if tuned and steps != "auto":
-            _check_tuning(spec, backbone)
+            _check_tuning(spec, backbone, numeric)
         elif spec not in known and not tuned:
             name = spec.partition("(")[0].strip()
             if name not in plugins.names(probes.ROOM):
@@ -186,8 +203,22 @@ def plan(steps: str | Sequence[str], backbone: str, modality: str = "image") -> 
                 )
             plugins.make(probes.ROOM, spec)
         named = known.get(spec, Plan(spec, backbone, (spec,), tuned=tuned))
-        plans.append(dataclasses.replace(named, required=steps != "auto" or spec == "majority"))
+        plans.append(dataclasses.replace(named, required=steps != "auto" or spec == auto[0]))
     return tuple(plans)
+
+
+def reduced(plans: Sequence[Plan], by: str) -> tuple[Plan, ...]:
+    """The plans with a reduction of the frozen features before every linear head; steps below and above stay."""
+    below = {trunk for steps in SIMPLE.values() for trunk, _ in steps.values()} - {*DEFAULTS.values()}
+
+    def behind(method: str) -> str:
+        linear = method.partition("(")[0] in ("auto", "logistic", "ridge", "nearest_mean")
+        return f"reduced(by={by!r}, probe={method!r})" if linear else method
+
+    return tuple(
+        one if one.tuned or one.backbone in below else dataclasses.replace(one, methods=tuple(map(behind, one.methods)))
+        for one in plans
+    )
 
 
 def without_torch(steps: Sequence[str]) -> tuple[str, ...]:
@@ -197,7 +228,7 @@ def without_torch(steps: Sequence[str]) -> tuple[str, ...]:
     return tuple(step for step in steps if step not in plugins.names(TUNING))
 
 
-def _check_tuning(spec: str, backbone: str) -> None:
+def _check_tuning(spec: str, backbone: str, numeric: bool | None) -> None:
     """What can be wrong with a tuned step, before any work."""
     need_train(f"The step '{spec}'")
     from topwork import finetune, search
@@ -208,7 +239,7 @@ def _check_tuning(spec: str, backbone: str) -> None:
         search.check(spec)
         find(backbone).module()
         return
-    finetune.check(spec, find(backbone))  # an ONNX file can only be used frozen
+    finetune.check(spec, find(backbone), numeric)  # an ONNX file can only be used frozen
 
 
 def climb(
@@ -220,14 +251,15 @@ def climb(
     watch: Watch,
     run: Path | None = None,
     seed: int = 0,
-    metric: str = "accuracy",
+    metric: str = "auto",
     so_far: Callable[[Climb], None] | None = None,
     **extraction: Any,
 ) -> Climb:
     """Take the steps in order; `deadline` is a `time.monotonic()` that optional steps must not overrun.
 
     `run`: where trainings keep what they need to go on after a kill. `so_far` hears of the way up to a step that may
-    take long, before it is taken. `metric`: of the task; a step pays by it, or by being no worse and surer.
+    take long, before it is taken. `metric`: of the task ("auto": its main one); a step pays by it, or by being no worse
+    and surer.
     """
     way = Ascent(ground, Terms(store, deadline, watch, run, seed, extraction), metric, so_far)
     for number, one in enumerate(plans):
@@ -275,7 +307,8 @@ class Ascent:
             verdict = f"{words.removesuffix(': does not pay')}; {verdict}"
         rung = dataclasses.replace(finish() if pays else rung, seconds=time.monotonic() - began)
         step = Step(one.name, rung.spec, _metrics(self.ground, rung), rung.seconds, pays, verdict, gain)
-        self.terms.watch.say(f"{one.name}: accuracy {step.metrics['accuracy']} in {rung.seconds:.1f} s, {verdict}")
+        name = main_metric(self.ground.dataset.targets())
+        self.terms.watch.say(f"{one.name}: {name} {step.metrics.get(name, '-')} in {rung.seconds:.1f} s, {verdict}")
         self.rungs.append(rung)
         self.steps.append(step)
         if pays:
@@ -297,7 +330,7 @@ class Ascent:
         if one.tuned and one.backbone in self.after:
             return self.after[one.backbone]
         for rung in self.rungs:
-            if rung.plan.backbone == one.backbone and not rung.plan.tuned and rung.plan.methods != ("majority",):
+            if rung.plan.backbone == one.backbone and not rung.plan.tuned and rung.plan.methods not in CONSTANT:
                 return rung
         backbone = _found(one, self.ground)
         features = self.terms.extract(self.ground.dataset, backbone)
@@ -354,9 +387,9 @@ def _tuned(ground: Ground, one: Plan, frozen: Rung, terms: Terms) -> tuple[Rung,
         return found
     y = ground.dataset.targets()[found.rows]
     temperature = fit_temperature(found.held_out, y)
-    z, several = found.held_out, ground.dataset.multilabel
-    loss = float(np.mean(item_losses(activate(z, several, temperature), y)))
-    head = Head("linear", {}, "sigmoid" if several else "softmax", temperature, called)
+    loss = float(losses(found.held_out / temperature, y).mean())
+    spread = band(found.held_out, y)
+    head = Head("linear", {}, ground.dataset.activation, temperature, called, spread)
     probe = Probe(head, found.held_out, loss, found.reason)
     held = np.intersect1d(ground.held, found.readable)
     one = dataclasses.replace(one, backbone=frozen.plan.backbone)
@@ -366,7 +399,7 @@ def _tuned(ground: Ground, one: Plan, frozen: Rung, terms: Terms) -> tuple[Rung,
         backbone, head, facts = found.again()
         if processes.rank():
             return rung  # the first one ships it
-        head = dataclasses.replace(head, temperature=temperature)
+        head = dataclasses.replace(head, temperature=temperature, settings={**head.settings, **spread})
         asked = held if len(held) else found.rows
         with processes.alone():
             features = dataclasses.replace(terms, store=None).extract(ground.dataset.take(asked), backbone)
@@ -417,21 +450,24 @@ def solve(ground: Ground, one: Plan, backbone: Backbone, features: Features, beg
         rung.x(rows), y, ground.folds[rows], labels, methods=one.methods, progress=watch.progress
     )
     temperature = fit_temperature(best.held_out, y)
-    best = dataclasses.replace(best, head=dataclasses.replace(best.head, temperature=temperature))
+    settings = {**best.head.settings, **band(best.held_out, y)}
+    best = dataclasses.replace(best, head=dataclasses.replace(best.head, temperature=temperature, settings=settings))
     return dataclasses.replace(rung, probe=best, candidates=candidates, seconds=time.monotonic() - began)
 
 
 def out_of_fold(ground: Ground, rung: Rung) -> Predictions:
     """What a step says of its training items, each asked of a head that has not seen its fold."""
-    y, several = ground.dataset.targets()[rung.rows], ground.dataset.multilabel
-    return ground.predictions(rung.rows, cross_fitted(rung.probe.held_out, y, ground.folds[rung.rows], several))
+    y, dataset = ground.dataset.targets()[rung.rows], ground.dataset
+    return ground.predictions(
+        rung.rows, cross_fitted(rung.probe.held_out, y, ground.folds[rung.rows], dataset.activation)
+    )
 
 
 def held_out(ground: Ground, rung: Rung) -> Predictions:
     """What a step says of the held-out items."""
     head = rung.probe.head
     if rung.asked is not None:
-        return ground.predictions(rung.held, activate(rung.asked, head.activation == "sigmoid", head.temperature))
+        return ground.predictions(rung.held, activate(rung.asked, head.activation, head.temperature))
     return ground.predictions(rung.held, probabilities(head, rung.x(rung.held)))
 
 
@@ -441,7 +477,7 @@ def _metrics(ground: Ground, rung: Rung) -> Mapping[str, Metric]:
     return score_repeats([out_of_fold(ground, rung)], [ground.folds[rung.rows]])
 
 
-def compare(ground: Ground, best: Rung, new: Rung, metric: str = "accuracy") -> tuple[bool, str, dict[str, Any]]:
+def compare(ground: Ground, best: Rung, new: Rung, metric: str = "auto") -> tuple[bool, str, dict[str, Any]]:
     """Whether a step pays over the best one so far, and why, in words and in numbers."""
     sides = [(rung, out_of_fold(ground, rung)) for rung in (best, new)]
     common = np.intersect1d(best.rows, new.rows)
@@ -452,19 +488,21 @@ def compare(ground: Ground, best: Rung, new: Rung, metric: str = "accuracy") -> 
     )
     first, second = (ground.predictions(common, x) for x in (p, q))
     widen = widening([second], [ground.folds[common]])
+    metric = main_metric(y) if metric == "auto" else metric
     if metric == "accuracy":
         right = compare_hits(hits(p, y), hits(q, y), widen)
     else:
         right = compare_metric(first, second, metric, widen)
-    loss = compare_losses(item_losses(p, y), item_losses(q, y), widen)
+    measure = "absolute error" if ground.dataset.numeric else "log loss"
+    loss = compare_losses(item_losses(p, y), item_losses(q, y), widen, measure=measure)
     words = right.over(best.plan.name)
     surer = right.difference >= 0 and loss.difference > 0 and loss.p_value / 2 < LEVEL
     gain = {"over": best.plan.name, **{k: getattr(right, k) for k in ("difference", "low", "high", "p_value")},
-            "surer": surer}  # fmt: skip
+            "surer": surer, "metric": metric}  # fmt: skip
     if right.difference > 0 and right.p_value / 2 < LEVEL:
         return True, words, gain
     if surer:
-        return True, f"{words}, and surer: {loss.over()}", gain
+        return True, f"{words}, and {'closer' if ground.dataset.numeric else 'surer'}: {loss.over()}", gain
     return False, f"{words}: does not pay", gain
 
 

@@ -25,8 +25,8 @@ from topwork.adaptation.graft import techniques
 from topwork.errors import BadSetting, MissingExtra, TopworkError
 from topwork.evaluation.calibrate import activate
 from topwork.ground import Ground
-from topwork.tasks.classification import item_losses
-from topwork.types import Watch, digest
+from topwork.tasks import item_losses
+from topwork.types import Dataset, Watch, digest
 
 if TYPE_CHECKING:
     import optuna
@@ -55,6 +55,18 @@ SPACES = {
         (1e-5, 5e-4), ("train",), ("", " + l2_sp", " + cross_entropy(smoothing=0.1)"), ("", " + token_dropout")
     ),
 }  # fmt: skip
+
+
+def space_of(dataset: Dataset) -> Space:
+    """What suits the items; of numbers what can learn them, and Huber's loss."""
+    space = SPACES[dataset.modality]
+    if not dataset.numeric:
+        return space
+
+    def able(options: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(one for one in options if all("numbers" in part.goals for part in techniques(f"full{one}")))
+
+    return dataclasses.replace(space, besides=(*able(space.besides), " + huber"), mixes=able(space.mixes))
 
 
 def is_search(spec: str) -> bool:
@@ -95,7 +107,8 @@ def tune(
         raise BadSetting(f"search needs 3 folds: one is kept out and another one judges. Here are {len(folds)}")
     inner = dataclasses.replace(ground, train=ground.train[ground.folds[ground.train] != folds[0]])
     until = min(deadline, began + SHARE * (deadline - began))
-    study, space = _study(ground, start, run, seed), SPACES[ground.dataset.modality]
+    study, space = _study(ground, start, run, seed), space_of(ground.dataset)
+    measure = "absolute error" if ground.dataset.numeric else "log loss"
     while (done := len(study.trials)) < trials:
         if time.monotonic() > until - finetune.LEAST_SECONDS:
             watch.say(f"search: the budget ends it after {done} of {trials} trials")
@@ -109,7 +122,7 @@ def tune(
             watch.say(f"search: {tried}: {value}")
             continue
         study.tell(trial, value)
-        watch.say(f"search, trial {done + 1} of {trials}: log loss {value:.3f}, {tried}")
+        watch.say(f"search, trial {done + 1} of {trials}: {measure} {value:.4g}, {tried}")
     complete = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
     if not complete:
         return "left out: no trial of the search fitted into the budget (--budget)"
@@ -160,7 +173,7 @@ def _value(
     watch: Watch,
     engine: str,
 ) -> float | str:
-    """Log loss of the judging fold; or why this trial gives none."""
+    """Log loss, or mean absolute error, of the judging fold; or why this trial gives none."""
     quiet = Watch(progress=watch.progress)
     try:
         found = finetune.tune(
@@ -170,5 +183,5 @@ def _value(
         return str(error)
     if isinstance(found, str):
         return found
-    y, several = inner.dataset.targets()[found.rows], inner.dataset.multilabel
-    return float(item_losses(activate(found.held_out, several), y).mean())
+    y, activation = inner.dataset.targets()[found.rows], inner.dataset.activation
+    return float(item_losses(activate(found.held_out, activation), y).mean())

@@ -16,7 +16,6 @@ Phang et al., Sentence Encoders on STILTs, 2018 (intermediate tasks); Caruana, M
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -36,7 +35,8 @@ from topwork.errors import BadData, BadSetting, UnknownName
 from topwork.ground import FOLDS, Ground
 from topwork.ladder import Plan, Rung, Terms, solve
 from topwork.sources import read as read_data
-from topwork.store import Store
+from topwork.store import Store, remote
+from topwork.store.database import hidden
 from topwork.types import Backbone, Dataset, Finding, Watch
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def read(given: str | Path | Dataset | Sequence[str | Path | Dataset], how: str)
         raise UnknownName.among(how, "ways to use a source (--source-how)", HOW)
     if wanted:
         need_train("--source")
-    return [(x.name, x) if isinstance(x, Dataset) else (str(x), read_data(x)) for x in wanted]
+    return [(x.name, x) if isinstance(x, Dataset) else (hidden(str(x)), read_data(x)) for x in wanted]
 
 
 def gather(
@@ -238,7 +238,7 @@ def _stacked(dataset: Dataset, sources: Sequence[Source]) -> Dataset:
     import pyarrow as pa
 
     def of(one: Dataset, *columns: str) -> pa.Table:
-        items = one.table["item"].to_pylist() if one.modality == "text" else map(os.path.abspath, one.paths())
+        items = one.table["item"].to_pylist() if one.modality == "text" else map(remote.absolute, one.paths())
         kept = {column: one.table[column] for column in ("content", "text", *columns) if column in one.columns}
         return pa.table({"item": pa.array(list(items), pa.string())} | kept)
 

@@ -31,9 +31,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from topwork import settings
-from topwork.artefact.bundle import MARKER
+from topwork.artefact.bundle import MARKER, contents
 from topwork.errors import BadData, BadSetting, StoreError
 from topwork.store.atomic import check_replaceable, explain
+from topwork.store.database import command_of
 from topwork.types import Watch
 
 LOG = "sweep.jsonl"
@@ -59,7 +60,7 @@ class Job:
     @property
     def line(self) -> str:
         """The same for reading, and for knowing it again."""
-        return " ".join(["topwork fit", *self.words, "--out", str(self.out)])
+        return command_of(["topwork fit", *self.words, "--out", str(self.out)])
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def read(path: Path) -> list[Mapping[str, Any]]:
 
 def plan(specs: Sequence[Mapping[str, Any]], folder: Path) -> list[Job]:
     """The fits, checked together: options, values, names and places."""
-    from topwork.verbs import fit
+    from topwork.verbs import _name, fit
 
     known = [name for name in inspect.signature(fit).parameters if name not in ("data", "out", *LATER)]
     problems, jobs = [], []
@@ -119,7 +120,7 @@ def plan(specs: Sequence[Mapping[str, Any]], folder: Path) -> list[Job]:
             problems.append(f"fit {number} names no data")
         if unknown or bad or not isinstance(spec.get("data"), str):
             continue
-        name = str(spec.get("name") or f"{number:0{len(str(len(specs)))}}-{Path(spec['data']).stem or 'model'}")
+        name = str(spec.get("name") or f"{number:0{len(str(len(specs)))}}-{_name(spec['data'])}")
         if "/" in name or os.sep in name or name.startswith("."):
             problems.append(f"fit {number}: the name '{name}' cannot be a folder's")
             continue
@@ -278,7 +279,8 @@ def _row(job: Job, ended: Ended, known: bool) -> dict[str, Any]:
     row = {"name": job.name, "folder": str(job.out), "state": "known" if known else "done", "seconds": ended.seconds}
     if ended.code:
         return {**row, "state": "failed", "code": ended.code, "reason": ended.reason}
-    report = json.loads((job.out / "report.json").read_bytes())
+    path = job.out / "report.json"
+    report = json.loads(path.read_bytes() if path.exists() else contents(job.out, path.name))  # an encrypted one
     measure = "map" if report["multilabel"] else "accuracy"
     kept = [step["name"] for step in report["steps"] if step["kept"]]
     return {**row, "measure": measure, "metric": report["metrics"][measure], "step": kept[-1] if kept else ""}

@@ -78,6 +78,8 @@ class Finding:
     fix: str = ""  # what was done, or what the user can do
     rows: tuple[int, ...] = ()
     items: tuple[str, ...] = ()  # the first few, for reading
+    suggest: tuple[str, ...] = ()  # of each row: the label that it should have
+    scores: tuple[float, ...] = ()  # of each row: how sure, or how far; the kind says which
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +89,7 @@ class Dataset:
     Columns of `table`:
       item     string            path relative to `root` (or absolute); a text's file and line: "reviews.csv line 12"
       text     string            of texts only; two that belong together have modalities.text.PAIR between them
-      target   int32             index into `labels`; multi-label: list<int32>; null: not labelled
+      target   int32             index into `labels`; multi-label: list<int32>; numeric: float64; null: not labelled
       split    dictionary<string>  "train", "val", "test" or null (not assigned yet)
       group    string            optional: items of one group stay on one side of a split
       content  binary(16)        added by `inspect`: BLAKE2b-128 of the file's bytes, or of the text in UTF-8
@@ -96,13 +98,14 @@ class Dataset:
 
     table: pa.Table
     root: str
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # numeric: the name of what is measured, alone
     multilabel: bool = False
     name: str = ""
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()  # what was guessed, said aloud
     history: tuple[str, ...] = ()  # one line per stage that it went through
     modality: str = "image"  # or "text"
+    numeric: bool = False  # targets are numbers, not classes
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -117,21 +120,28 @@ class Dataset:
 
     def path(self, row: int) -> str:
         """Where the item of one row lies."""
-        return os.path.join(self.root, self.table["item"][row].as_py())
+        return _joined(self.root, self.table["item"][row].as_py())
 
     def paths(self) -> list[str]:
         """Where all items lie, in row order."""
-        return [os.path.join(self.root, item) for item in self.table["item"].to_pylist()]
+        return [_joined(self.root, item) for item in self.table["item"].to_pylist()]
 
     def inputs(self) -> list[str]:
         """What a model is asked with, in row order: paths of images, or the texts themselves."""
         return self.table["text"].to_pylist() if self.modality == "text" else self.paths()
 
+    @property
+    def activation(self) -> Activation:
+        """What makes a model's answer of its logits."""
+        return "identity" if self.numeric else "sigmoid" if self.multilabel else "softmax"
+
     def targets(self) -> NDArray[Any]:
-        """(N,) int32 class indices (-1: not labelled); multi-label: (N, C) bool."""
+        """(N,) int32 class indices (-1: not labelled); multi-label: (N, C) bool; numeric: (N,) float64 (NaN: none)."""
         import numpy as np
 
         column = self.table["target"].combine_chunks()
+        if self.numeric:
+            return column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
         if not self.multilabel:
             return column.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
         matrix = np.zeros((len(self), len(self.labels)), bool)
@@ -196,6 +206,8 @@ class Preprocess:
         """Short hash: a cached feature belongs to exactly one preprocessing."""
         return digest(dataclasses.asdict(self))
 
+
+Activation = Literal["softmax", "sigmoid", "identity"]
 
 DEFAULTS = {"image": "bundled", "text": "bundled:text_small"}
 """The backbone of each modality that is always here."""
@@ -278,10 +290,11 @@ class Head:
 
     kind: Literal["linear", "knn"]
     arrays: Mapping[str, NDArray[np.float32]]
-    activation: Literal["softmax", "sigmoid"] = "softmax"
+    activation: Activation = "softmax"  # identity: z is the number itself
     temperature: float = 1.0  # probabilities = activation(z / temperature)
     method: str = ""  # spec with the chosen settings, e.g. "logistic(l2=0.1)"
-    settings: Mapping[str, float] = field(default_factory=dict)  # numbers the form needs, e.g. {"k": 5}
+    settings: Mapping[str, float] = field(default_factory=dict)
+    """Numbers the form needs: {"k": 5}; of numbers {"low": -2.1, "high": 1.8}: where nine of ten truths lie about z."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +303,7 @@ class Probe:
 
     head: Head
     held_out: NDArray[np.float32]  # (N, C): row i was predicted by a head that never saw row i's fold
-    log_loss: float  # mean over the held-out rows, natural log
+    log_loss: float  # mean over the held-out rows, natural log; of numbers: squared error over their variance
     reason: str  # one line: what was tried, what was chosen
 
 
@@ -309,13 +322,23 @@ class Metric:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Probabilities beside the truth."""
+    """Probabilities, or numbers, beside the truth."""
 
-    probabilities: NDArray[np.float32]  # (N, C)
-    targets: NDArray[Any]  # (N,) int or (N, C) bool
+    probabilities: NDArray[np.float32]  # (N, C); of numbers (N, 1): what the model says
+    targets: NDArray[Any]  # (N,) int, (N, C) bool, or (N,) float
     labels: tuple[str, ...]
     items: Sequence[str] = ()
     multilabel: bool = False
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the targets are numbers."""
+        return self.targets.dtype.kind == "f"
+
+    @property
+    def activation(self) -> Activation:
+        """What made them of logits."""
+        return "identity" if self.numeric else "sigmoid" if self.multilabel else "softmax"
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,7 +351,12 @@ class Step:
     seconds: float
     kept: bool  # it paid over the best step before it; the last one kept is the model
     verdict: str  # in words: "+21.3 points [18.0, 24.6] over pixels, p < 0.001"
-    gain: Mapping[str, Any] | None = None  # the same in numbers: over, difference, low, high, p_value, surer
+    gain: Mapping[str, Any] | None = None  # the same in numbers: over, difference, low, high, p_value, surer, metric
+
+
+def _joined(root: str, item: str) -> str:
+    """A path below a root; an address (s3://bucket/1.jpg) and an absolute path stay as they are."""
+    return item if "://" in item else os.path.join(root, item)
 
 
 def digest(value: Any) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import re
 import shutil
 import sys
@@ -16,19 +17,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topwork import live, plugins, processes
+from topwork import live, plugins, processes, settings
 from topwork.errors import BadData, BadSetting, UnknownName
-from topwork.store import tracking
+from topwork.store import remote, tracking
+from topwork.store.database import Database, command_of, hidden, is_database
+from topwork.store.one_select import is_select
 from topwork.types import DEFAULTS, Choice, Dataset, Features, Finding, Findings, Predictions, Skipped, Watch
 
 if TYPE_CHECKING:
     from topwork.account import Measured
     from topwork.artefact.model import Model, Prediction
+    from topwork.data.clean import Cleaned
     from topwork.ground import Ground
+    from topwork.growing import Since
     from topwork.ladder import Climb, Plan
-    from topwork.store.cache import Cache
+    from topwork.store import Remembering
 
-TASKS = {"image-classification": "image", "text-classification": "text"}  # and what goes in
+ENCRYPTED = (
+    "encrypted: cache, model, report and checkpoints; decoded images and activations stay in memory, and the log of a "
+    "run holds numbers alone"
+)
+TASKS = {  # what goes in, and whether numbers come out
+    "image-classification": ("image", False),
+    "image-regression": ("image", True),
+    "text-classification": ("text", False),
+    "text-regression": ("text", True),
+}
 
 
 def read(data: str | Path, **columns: Any) -> Dataset:
@@ -40,14 +54,123 @@ def read(data: str | Path, **columns: Any) -> Dataset:
     return sources.read(data, **columns)
 
 
-def inspect(data: Dataset | str | Path, *, drop_leaks: bool = True, watch: Watch | None = None) -> Findings:
-    """Read every file once: unreadable ones, duplicates, leaks across splits, imbalance."""
+def inspect(
+    data: Dataset | str | Path,
+    *,
+    query: str | None = None,
+    deep: bool | None = False,
+    drop_leaks: bool | None = None,
+    backbone: str = "auto",
+    budget: str | float = "10m",
+    seed: int = 0,
+    watch: Watch | None = None,
+    **extraction: Any,
+) -> Findings:
+    """Read every file once: unreadable ones, duplicates, leaks across splits, imbalance.
+
+    `deep`: and with the features of a backbone wrong labels, outliers, groups that leak, shifts between splits; None:
+    where they take no longer than `budget`. `drop_leaks`: training copies of what measures leave the dataset; they do,
+    unless the look is deep, where nothing leaves but what cannot be read.
+    """
     from topwork.data.inspect import inspect as look
     from topwork.store.cache import open_cache
 
-    watch = watch or Watch()
-    dataset = data if isinstance(data, Dataset) else read(data)
-    return look(dataset, open_cache(), progress=watch.progress, drop_leaks=drop_leaks)
+    watch, store = watch or Watch(), open_cache()
+    seconds = seconds_of(budget)
+    dataset = data if isinstance(data, Dataset) else read(data, query=query)
+    leave = drop_leaks if drop_leaks is not None else deep is False
+    if deep is False:
+        return look(dataset, store, progress=watch.progress, drop_leaks=leave)
+    from topwork import care
+    from topwork.backbones import find
+
+    trunk = find(DEFAULTS[dataset.modality] if backbone == "auto" else backbone, dataset.modality)
+    found = look(dataset, store, progress=watch.progress, drop_leaks=leave)
+    return care.deepen(found, trunk, store, math.inf if deep else seconds, seed=seed, watch=watch, **extraction)
+
+
+def told(dataset: Dataset, found: Findings, data: Any, query: str | None = None, *, seed: int = 0) -> dict[str, Any]:
+    """What `inspect` has found in `dataset`, item by item, with a proposal for each: the numbers of findings.json."""
+    from topwork import inspection
+
+    facts = {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": _command("inspect"),
+        "seed": seed,
+    }
+    return inspection.tell(dataset, found, **facts, source=_place(data, query))
+
+
+def clean(
+    data: Dataset | str | Path,
+    out: str | Path,
+    *,
+    drop: str | Sequence[str] | None = None,
+    apply: str | Path | Mapping[str, Any] | None = None,
+    link: bool = False,
+    query: str | None = None,
+    item_column: str | None = None,
+    label_column: str | None = None,
+    backbone: str = "auto",
+    seed: int = 0,
+    watch: Watch | None = None,
+) -> Cleaned:
+    """Write a new dataset without what is wrong with the old one, which is never touched; `fit` reads `out`.
+
+    `drop`: kinds of findings; None: unreadable, copies but no crops, leakage, conflicting_labels, blank, cut_off.
+    `apply`: a findings.json of `inspect`, whose actions the user may have changed. `out`: a folder, or a .csv or
+    .parquet table that names the old files. `link`: hard links instead of copies; who writes into one file then writes
+    into both.
+    """
+    from topwork import inspection
+    from topwork.data import clean as cleaning
+    from topwork.data import proposals
+
+    if drop is not None and apply is not None:
+        raise BadSetting("drop and apply say both what leaves. Give one of them")
+    watch, target = watch or Watch(), Path(out)
+    names = proposals.USUAL if drop is None else drop.split(",") if isinstance(drop, str) else tuple(drop)
+    kinds = proposals.kinds_of([name.strip() for name in names if name.strip()])
+    told = inspection.read(apply) if isinstance(apply, (str, Path)) else apply
+    if link and target.suffix in (".csv", ".parquet"):
+        raise BadSetting(f"--link: the table {target} names the old files where they are, there is nothing to link")
+    columns = {"query": query, "item_column": item_column, "label_column": label_column}
+    cleaning.check_target(target, None if isinstance(data, Dataset) or is_database(data) else data)
+    dataset = data if isinstance(data, Dataset) else read(data, **columns)
+    cleaning.check_target(target, None, dataset.root)
+    deep = told is None and bool({*kinds} & {*proposals.DEEP})
+    found = inspect(dataset, deep=deep, drop_leaks=False, backbone=backbone, seed=seed, watch=watch)
+    plan = inspection.plan_of_kinds(found, kinds) if told is None else inspection.plan_of(told, dataset, found)
+    return inspection.write_clean(
+        found, plan, target, link=link, watch=watch, source=_place(data, query), command=_command("clean")
+    )
+
+
+def redact(
+    data: Dataset | str | Path,
+    out: str | Path,
+    *,
+    how: str = "mask",
+    kinds: str | Sequence[str] | None = None,
+    key: str | Path | None = None,
+    names: str | None = None,
+    faces: str | None = None,
+    watch: Watch | None = None,
+    **columns: Any,
+) -> dict[str, Any]:
+    """Write a new dataset without what tells who is meant, and say what was found, in counts; the old one stays.
+
+    Texts: kinds of `modalities/recognisers` are masked, or under pseudonyms that a secret `key` makes; `names`: a
+    model that tells people, local:FOLDER or hf:ORG/NAME. Images: copies without metadata; `faces`: a detector as
+    ONNX, local:detector.onnx, whose finds are blurred. `fit` reads `out`.
+    """
+    from topwork import redacting
+    from topwork.data.faces import Detector
+
+    redaction = redacting.chosen(kinds, how, key, names)
+    detector = None if faces is None else Detector.of(faces)
+    dataset = data if isinstance(data, Dataset) else read(data, **columns)
+    return redacting.run(dataset, redaction, Path(out), detector=detector, watch=watch)
 
 
 def split(dataset: Dataset, rule: str = "stratified(test=0.2)", *, seed: int = 0) -> Dataset:
@@ -59,6 +182,7 @@ def extract(
     data: Dataset | str | Path,
     backbone: str = "auto",
     *,
+    query: str | None = None,
     out: str | Path | None = None,
     batch_size: int | None = None,
     engine: str = "auto",
@@ -71,13 +195,13 @@ def extract(
     from topwork.store.cache import open_cache
 
     watch = watch or Watch()
-    modality = _modality("auto", data)
+    modality = _modality("auto", data, query)
     trunk = find(DEFAULTS[modality] if backbone == "auto" else backbone, modality)
     if out is not None:
         check_suffix(Path(out))
     if engine != "torch":
         trunk.graph()  # weights that do not fit, or a card that lies, end it before the data are read
-    found, store = inspect(data, drop_leaks=False, watch=watch), open_cache()
+    found, store = inspect(data, query=query, drop_leaks=False, watch=watch), open_cache()
     features = run(found.dataset, trunk, store, batch_size=batch_size, engine=engine, progress=watch.progress)
     for line in (*features.choices, *store.notes):
         watch.say(str(line))
@@ -89,19 +213,25 @@ def extract(
 def fit(
     data: str | Path | Dataset,
     *,
+    query: str | None = None,
+    since: str | Path | Model | None = None,
     test: str | Path | None = None,
     sources: str | Path | Dataset | Sequence[str | Path | Dataset] = (),
     source_how: str = "intermediate",
     task: str = "auto",
     backbone: str = "auto",
     steps: str | Sequence[str] = "auto",
+    reduce: str | None = None,
     budget: str | float = "5m",
-    metric: str = "accuracy",
+    metric: str = "auto",
     split: str = "auto",
     group: str | None = None,
     item_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
+    time_column: str | None = None,
+    domain_column: str | None = None,
+    redact: bool | str | Sequence[str] = False,
     keep_leaks: bool = False,
     batch_size: int | None = None,
     engine: str = "auto",
@@ -117,43 +247,74 @@ def fit(
     before work begins. Under torchrun or accelerate launch the processes share the work, and the first one writes.
     `track`: where loss curves go besides the report, "tensorboard" or "mlflow". `sources`: other labelled data that
     may help, learnt from before the target ("intermediate"), at the same time ("joint"), or both ways ("both").
+    `since`: a model of an earlier state of the data; only what is new is extracted, and both are compared.
+    `redact`: kinds of `modalities/recognisers`, or True for all: texts are masked before anything is looked at or
+    kept, and the saved model masks what it is asked in the same way.
     """
     processes.together()
     watch, clock = Watch() if watch is None or processes.rank() else watch, Stopwatch()
     target = Path(out) if out is not None else Path("models") / _name(data)
+    from topwork.store.cache import open_cache
+
+    store = open_cache()  # a server that cannot be used, or a key that is none, ends it before work begins
+    if settings.encrypted():
+        watch.say(ENCRYPTED)
     with processes.first():
-        modality = _modality(task, data)
+        modality = _modality(task, data, query)
+        earlier, backbone, more = _earlier(since, backbone)
         plans, choices = _check_settings(modality, backbone, steps, split, target)
+        if reduce is not None:
+            plugins.make("adaptation.reduction", reduce)
+    asked, named = carried(split, group_column=group, time_column=time_column, domain_column=domain_column)
+    split = split if isinstance(data, Dataset) else asked  # what is read already has the columns that the rule names
     tracker = tracking.make(track)
     deadline = time.monotonic() + seconds_of(budget)
 
-    from topwork import account, ladder, source_steps
+    from topwork import account, ladder, redacting, source_steps
     from topwork.data.inspect import check_trainable
     from topwork.ground import divide
-    from topwork.store.cache import open_cache
-    from topwork.tasks.classification import metric_names
+    from topwork.tasks import of
 
     with clock("read"):
-        columns = {"item_column": item_column, "label_column": label_column}
+        masking = redacting.without_needy(redact)
+        if masking is None and earlier is not None:
+            masking = redacting.of_model(earlier.model)
+        columns = {"item_column": item_column, "label_column": label_column, "numeric": TASKS.get(task, (0, None))[1]}
         dataset = (
-            data if isinstance(data, Dataset) else read(data, **columns, split_column=split_column, group_column=group)
+            data
+            if isinstance(data, Dataset)
+            else read(data, **columns, query=query, split_column=split_column, **named)
         )
         if test is not None:
             from topwork.data.join import join
 
-            dataset = join(dataset, read(test, **columns))
+            dataset = join(dataset, _read_test(test, data, {**columns, "numeric": dataset.numeric}))
         others = source_steps.read(sources, source_how)
+        if masking is not None:
+            dataset, others = redacting.masked(dataset, others, masking, watch)
     if dataset.modality != modality:
         raise BadData(f"{dataset.name} holds {dataset.modality}s, but the task {task} is about {modality}s")
-    if metric not in (known := metric_names(len(dataset.labels), dataset.multilabel)):
+    known = of(dataset.targets()).metric_names(len(dataset.labels), dataset.multilabel)
+    metric = of(dataset.targets()).MAIN if metric == "auto" else metric
+    if metric not in known:
         raise UnknownName.among(metric, "metrics", known)
-    store = open_cache()
+    if dataset.numeric or steps != "auto":
+        plans, choices = _check_settings(modality, backbone, steps, split, target, dataset.numeric)
     with clock("inspect"), processes.first():
         found = inspect(dataset, drop_leaks=not keep_leaks, watch=watch)
         check_trainable(found.dataset)
         lessons = source_steps.gather(others, found.dataset, store, watch)
         found = dataclasses.replace(found, findings=(*found.findings, *(f for s in lessons if (f := s.finding()))))
+        grown = ""
+        if earlier is not None:
+            known = earlier.check(found.dataset)
+            placed, grown = earlier.placed(found.dataset, seed) if split == "auto" else (found.dataset, "")
+            growth = earlier.finding(found.dataset, known)
+            found = dataclasses.replace(found, dataset=placed, findings=(growth, *found.findings))
+    _check_alike(data, found.dataset)
     ground = divide(found.dataset, split, seed)
+    ground = dataclasses.replace(ground, text=grown or ground.text)
+    choices = [*choices, *more]
     for line in (*found.dataset.notes, *(f"{f.severity}: {f.message}" for f in found.findings), ground.text, *choices):
         watch.say(str(line))
     usual = DEFAULTS[modality]
@@ -173,16 +334,20 @@ def fit(
             chosen = Choice(**processes.decided(choose))
         choices.append(chosen)
         watch.say(str(chosen))
-        plans = ladder.plan(steps, chosen.value, modality)
+        plans = ladder.plan(steps, chosen.value, modality, dataset.numeric)
     plans, found = _understood(plans, found, watch)
+    if reduce is not None:
+        plans = ladder.reduced(plans, reduce)
+        choices.append(Choice("reduce", reduce, "as told: between the frozen backbone and its head"))
     plans = source_steps.insert(plans, lessons, source_how, usual if backbone == "auto" else backbone)
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": " ".join(["topwork", *sys.argv[1:]]) if "topwork" in sys.argv[0] else "topwork.fit(...)",
+        "command": _command("fit"),
         "seed": seed,
-        "source": str(data),
+        "source": _place(data, query),
         "choices": choices,
         **({"sources": [lesson.fact() for lesson in lessons]} if lessons else {}),
+        **({"redact": masking.facts()} if masking is not None and modality == "text" else {}),
     }
 
     def save(climbed: Climb) -> None:
@@ -191,6 +356,9 @@ def fit(
         with processes.alone():
             with clock("measure"):
                 measured = account.measure(ground, climbed.best, seed, watch)
+            if earlier is not None:
+                with clock("compare"):
+                    facts["growth"] = earlier.table(ground, climbed, measured, metric, seed, watch)
             _save(target, found, ground, climbed, measured, store, clock, watch, facts)
 
     def save_so_far(climbed: Climb) -> None:
@@ -264,6 +432,7 @@ def pretrain(
 
     Checkpoints lie in OUT.run until then: the same call goes on where a killed one was, and gives the same bits.
     """
+    settings.check_plain("Pretraining keeps images, tokens and the new backbone")
     from topwork.backbones.torch_backbone import need_train
 
     need_train("Pretraining")
@@ -298,6 +467,7 @@ def pretrain(
 def rank(
     data: Dataset | str | Path,
     *,
+    query: str | None = None,
     backbones: str | Sequence[str] = "auto",
     max_latency: str | float | None = None,
     max_size: str | float | None = None,
@@ -326,11 +496,12 @@ def rank(
     specs = [spec.strip() for spec in _split(backbones)] if isinstance(backbones, str) else list(backbones)
     if sample < choosing.LEAST or not tolerance >= 0:
         raise BadSetting(f"sample {sample}, tolerance {tolerance}: expected at least {choosing.LEAST} and 0")
-    modality = _modality("auto", data)
+    modality = _modality("auto", data, query)
     specs = specs if named else list(available(modality=modality))
     for spec in specs if named else ():
         find(spec, modality)
-    dataset = data if isinstance(data, Dataset) else read(data, item_column=item_column, label_column=label_column)
+    columns = {"query": query, "item_column": item_column, "label_column": label_column}
+    dataset = data if isinstance(data, Dataset) else read(data, **columns)
     found, store = inspect(dataset, watch=watch), open_cache()
     ground = divide(found.dataset, "auto", seed)
     learnt = ground.dataset.take(ground.train)
@@ -343,9 +514,14 @@ def rank(
     return choosing.tell(
         ranked,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        command=" ".join(["topwork", *sys.argv[1:]]) if "topwork" in sys.argv[0] else "topwork.rank(...)",
+        command=_command("rank"),
         seed=seed,
-        data={"name": dataset.name, "source": str(data), "items": len(learnt), "classes": len(dataset.labels)},
+        data={
+            "name": dataset.name,
+            "source": _place(data, query),
+            "items": len(learnt),
+            "classes": len(dataset.labels),
+        },
         hashes={"data": account.data_hash(learnt), "code": account.code_version()},
         seconds=time.monotonic() - began,
     )
@@ -369,7 +545,7 @@ def extend(
     """
     import numpy as np
 
-    from topwork import extending
+    from topwork import extending, redacting
     from topwork.artefact.bundle import MARKER
     from topwork.store.atomic import check_replaceable
     from topwork.store.cache import open_cache
@@ -382,15 +558,17 @@ def extend(
 
     def labelled(given: str | Path | Dataset) -> Dataset:
         dataset = given if isinstance(given, Dataset) else read(given, **columns)
-        if dataset.multilabel:
-            raise BadData(f"{dataset.name} has lists of labels. Expected one label for each item")
+        if dataset.multilabel or dataset.numeric:
+            has = "numbers" if dataset.numeric else "lists of labels"
+            raise BadData(f"{dataset.name} has {has}. Expected one label for each item")
+        dataset = redacting.as_for(opened, dataset)
         rows = np.flatnonzero(dataset.table["target"].is_valid().to_numpy(zero_copy_only=False))
         return inspect(dataset.take(rows), drop_leaks=False, watch=watch).dataset
 
     found, asked = labelled(data), None if test is None else labelled(test)
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": " ".join(["topwork", *sys.argv[1:]]) if "topwork" in sys.argv[0] else "topwork.extend(...)",
+        "command": _command("extend"),
         "seed": seed,
     }
     extending.extend(opened, found, asked, target, seed=seed, store=open_cache(), watch=watch, facts=facts)
@@ -416,14 +594,16 @@ def stream(model: str | Path | Model, inputs: Sequence[str], *, top: int = 5) ->
     opened = load(model) if isinstance(model, (str, Path)) else model
     if opened.modality == "text":
         return opened.stream(inputs, top=top)
-    paths = (path for name in inputs for path in (items(name) if Path(name).is_dir() else (name,)))
-    return opened.stream(paths, top=top)
+    named = [remote.welcome(name) for name in inputs]
+    paths = [path for name in named for path in (items(name) if remote.isdir(name) else (name,))]
+    return _fetching(paths, opened.stream(paths, top=top))
 
 
 def evaluate(
     model: str | Path | Model,
     data: str | Path | Dataset,
     *,
+    query: str | None = None,
     item_column: str | None = None,
     label_column: str | None = None,
     watch: Watch | None = None,
@@ -431,14 +611,17 @@ def evaluate(
     """Measure a saved model on labelled data: the numbers of a report, each with its interval."""
     import numpy as np
 
-    from topwork import account
+    from topwork import account, redacting
 
     watch = watch or Watch()
     opened = load(model) if isinstance(model, (str, Path)) else model
-    dataset = data if isinstance(data, Dataset) else read(data, item_column=item_column, label_column=label_column)
+    columns = {"query": query, "item_column": item_column, "label_column": label_column, "numeric": opened.numeric}
+    dataset = data if isinstance(data, Dataset) else read(data, **columns)
+    dataset = redacting.as_for(opened, dataset)
     targets, inputs = _in_labels_of(opened, dataset), dataset.inputs()
     rows, answers, skipped = [], [], list(dataset.skipped)
-    for row, answer in enumerate(opened.rows(inputs)):
+    answered = opened.rows(inputs)
+    for row, answer in enumerate(answered if opened.modality == "text" else _fetching(inputs, answered)):
         watch.progress("predict", row + 1, len(dataset))
         if isinstance(answer, Skipped):
             skipped.append(answer)
@@ -453,11 +636,18 @@ def evaluate(
         "task": opened.task,
         "modality": opened.modality,
         "multilabel": opened.multilabel,
-        "data": {"name": dataset.name, "items": len(rows), "labels": list(opened.labels), "source": str(data)},
+        "numeric": opened.numeric,
+        "data": {
+            "name": dataset.name,
+            "items": len(rows),
+            "labels": list(opened.labels),
+            "source": _place(data, query),
+        },
         "skipped": [{"item": s.item, "reason": s.reason} for s in skipped],
         "evaluated_on": {"kind": "test", "n": len(rows), "text": f"{len(rows):,} items of {dataset.name}"},
     }
-    return account.with_texts(account.score_saved(said, **facts), [inputs[row] for row in rows], opened)
+    band = opened.manifest["calibration"] if opened.numeric else None
+    return account.with_texts(account.score_saved(said, band, **facts), [inputs[row] for row in rows], opened)
 
 
 @dataclass
@@ -490,25 +680,81 @@ def seconds_of(budget: str | float, flag: str = "--budget") -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _modality(task: str, data: str | Path | Dataset) -> str:
+def _modality(task: str, data: str | Path | Dataset, query: str | None = None) -> str:
     """What goes into the model: as the task says, or as the data are."""
     if task != "auto":
         if task not in TASKS:
             raise UnknownName.among(task, "tasks", TASKS)
-        return TASKS[task]
+        return TASKS[task][0]
     if isinstance(data, Dataset):
         return data.modality
     from topwork import sources
 
-    return sources.modality(data)
+    return sources.modality(data, query=query)
+
+
+def _earlier(since: str | Path | Model | None, backbone: str) -> tuple[Since | None, str, list[Choice]]:
+    """The model that a fit goes on from, the backbone, and why that one."""
+    if since is None:
+        return None, backbone, []
+    from topwork.growing import Since
+
+    found = Since.of(load(since) if isinstance(since, (str, Path)) else since)
+    chosen = found.backbone() if backbone == "auto" else None
+    return found, backbone if chosen is None else chosen.value, [] if chosen is None else [chosen]
+
+
+def carried(rule: str, **columns: str | None) -> tuple[str, dict[str, str | None]]:
+    """A rule of `data/split`, and options of a source so that it carries the column that the rule divides by.
+
+    by_time(column='created') is by_time on what the source calls `time`, which is its column 'created'.
+    """
+    made = None if rule == "auto" else plugins.make("data.split", rule)
+    name: str | None = getattr(made, "carries", None)
+    if made is None or name is None or made.column == name:
+        return rule, columns
+    if columns.get(f"{name}_column") not in (None, made.column):
+        raise BadSetting(f"{rule} and --{name}-column {columns[f'{name}_column']} name two columns. Name one")
+    given = {f.name: getattr(made, f.name) for f in dataclasses.fields(made) if getattr(made, f.name) != f.default}
+    options = ", ".join(f"{option}={value!r}" for option, value in given.items() if option != "column")
+    plain = rule.partition("(")[0].strip()
+    return f"{plain}({options})" if options else plain, {**columns, f"{name}_column": made.column}
+
+
+def _check_alike(data: str | Path | Dataset, dataset: Dataset) -> None:
+    """Raise BadData where several processes have read a database that changed meanwhile."""
+    if processes.count() > 1 and is_database(data):
+        from topwork.account import data_hash
+
+        if len(set(processes.gathered(data_hash(dataset)))) > 1:
+            raise BadData(f"{dataset.name}: it changed while the processes read it. Start again")
+
+
+def _read_test(test: str | Path, data: str | Path | Dataset, columns: Mapping[str, Any]) -> Dataset:
+    """Test data of their own; of a database, a second query to it is enough."""
+    if is_database(data) and is_select(str(test)):
+        return read(str(data), query=str(test), **columns)
+    return read(test, **columns)
+
+
+def _place(data: str | Path | Dataset, query: str | None) -> str:
+    """Where data come from, without secrets."""
+    return hidden(str(data)) + (f": {query}" if query else "")
+
+
+def _command(verb: str) -> str:
+    """What was called, without secrets."""
+    return command_of(["topwork", *sys.argv[1:]]) if "topwork" in sys.argv[0] else f"topwork.{verb}(...)"
 
 
 def _understood(plans: tuple[Plan, ...], found: Findings, watch: Watch) -> tuple[tuple[Plan, ...], Findings]:
     """Without optional steps whose backbone knows another language; said as a finding."""
+    from topwork import ladder
     from topwork.backbones import find
     from topwork.shortlist import foreign
 
-    reasons = {p.backbone: foreign(find(p.backbone).card, found.facts) for p in plans if p.methods != ("majority",)}
+    looking = [p.backbone for p in plans if p.methods not in ladder.CONSTANT]
+    reasons = {spec: foreign(find(spec).card, found.facts) for spec in looking}
     strange = {spec: reason for spec, reason in reasons.items() if reason}
     fix = "name a backbone of that language with --backbone hf:NAME; n-grams know every language"
     more = tuple(Finding("language", "warning", reason, fix) for reason in strange.values())
@@ -519,7 +765,7 @@ def _understood(plans: tuple[Plan, ...], found: Findings, watch: Watch) -> tuple
 
 
 def _check_settings(
-    modality: str, backbone: str, steps: str | Sequence[str], split: str, target: Path
+    modality: str, backbone: str, steps: str | Sequence[str], split: str, target: Path, numeric: bool | None = None
 ) -> tuple[tuple[Any, ...], list[Choice]]:
     """Everything that can be wrong before the data are looked at: names, specs, weights, the output folder."""
     from topwork import ladder
@@ -530,13 +776,13 @@ def _check_settings(
     if split != "auto":
         plugins.make("data.split", split)
     check_replaceable(target, MARKER)
-    plans = ladder.plan(steps, DEFAULTS[modality] if backbone == "auto" else backbone, modality)
+    plans = ladder.plan(steps, DEFAULTS[modality] if backbone == "auto" else backbone, modality, numeric)
     for spec in {one.backbone for one in plans}:
         found = find(spec, modality)
         if not hasattr(found, "fitted"):
             found.graph()  # weights that do not fit, or a card that lies, end it here
     choices = []
-    auto = ladder.usual(modality, DEFAULTS[modality] if backbone == "auto" else backbone)
+    auto = ladder.usual(modality, DEFAULTS[modality] if backbone == "auto" else backbone, bool(numeric))
     if steps == "auto" and len(here := ladder.without_torch(auto)) < len(auto):
         choices.append(Choice("steps", ", ".join(here), "those that change the backbone need the 'train' extra"))
     return plans, choices
@@ -548,7 +794,7 @@ def _save(
     ground: Ground,
     climbed: Climb,
     measured: Measured,
-    store: Cache,
+    store: Remembering,
     clock: Stopwatch,
     watch: Watch,
     facts: dict[str, Any],
@@ -557,6 +803,8 @@ def _save(
     from topwork import account, extending
     from topwork.artefact import bundle, card, onnx, weights
     from topwork.artefact.proof import prove
+    from topwork.artefact.snapshot import Snapshot
+    from topwork.evaluation.calibrate import calibration_of
     from topwork.evaluation.report import render, to_json
     from topwork.nn.heads import probabilities
     from topwork.store.atomic import new_folder
@@ -567,18 +815,20 @@ def _save(
         with clock("export"):
             manifest = bundle.write(
                 folder,
-                onnx=onnx.compose(rung.backbone, head, dataset.labels),
+                onnx=onnx.compose(rung.backbone, head, dataset.labels, account.task_of(dataset)),
                 weights=weights.tensors(rung.backbone.graph(), head),
                 card=rung.backbone.card,
                 head=head,
                 labels=dataset.labels,
-                task=f"{dataset.modality}-classification",
+                task=account.task_of(dataset),
                 multilabel=dataset.multilabel,
                 name=target.name,
-                calibration={"temperature": head.temperature, "fitted_on": "out-of-fold training items"},
+                calibration=calibration_of(head),
                 data={"name": dataset.name, "items": len(dataset), "hash": account.data_hash(dataset)},
                 history=(*dataset.history, f"kept step {rung.plan.name}: {rung.spec}", account.code_version()),
                 statistics=extending.of_fit(ground, rung, watch),
+                snapshot=Snapshot.of(dataset, ground.held).pack(),
+                redact=facts.get("redact"),
                 reader=reader.files() if (reader := getattr(rung.backbone, "reader", None)) else None,
             )
         with clock("prove"):
@@ -623,6 +873,11 @@ def _in_labels_of(model: Model, dataset: Dataset) -> Any:
 
     if model.modality != dataset.modality:
         raise BadData(f"{dataset.name} holds {dataset.modality}s, but the model reads {model.modality}s")
+    if model.numeric != dataset.numeric:
+        kinds = ("classes", "numbers")
+        raise BadData(f"{dataset.name} has {kinds[dataset.numeric]}, but the model gives {kinds[model.numeric]}")
+    if model.numeric:
+        return dataset.targets()
     if model.multilabel != dataset.multilabel:
         kinds = ("one label an item", "lists of labels")
         raise BadData(f"{dataset.name} has {kinds[dataset.multilabel]}, but the model gives {kinds[model.multilabel]}")
@@ -644,6 +899,13 @@ def _split(specs: str) -> list[str]:
     return [part for part in re.split(r",(?![^(]*\))", specs) if part.strip()]
 
 
+def _fetching(paths: Sequence[str], answers: Iterator[Any]) -> Iterator[Any]:
+    """The answers, while the files of the next ones are fetched where they are remote."""
+    with remote.ahead(paths):
+        yield from answers
+
+
 def _name(data: str | Path | Dataset) -> str:
-    name = data.name if isinstance(data, Dataset) else Path(str(data)).absolute().name
-    return Path(name).stem or "model"
+    if is_database(data):
+        return Database(str(data)).name
+    return Path(data.name if isinstance(data, Dataset) else remote.title(remote.welcome(data))).stem or "model"

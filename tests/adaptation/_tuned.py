@@ -53,7 +53,8 @@ def facts(**changes):
         "counts": (6, 4, 2),
         "source_head": (draw.normal(size=(FEATURES, SOURCES)).astype("f"), draw.normal(size=SOURCES).astype("f")),
     }
-    return Facts(FEATURES, SIDE, (CLASSES,), 12, 10, **(known | changes))
+    known = {"classes": (CLASSES,), "items": 12, "steps": 10} | known
+    return Facts(FEATURES, SIDE, **(known | changes))
 
 
 def images(B=12, seed=0):
@@ -68,10 +69,10 @@ def batch(targets=None, x=None, step=0, seed=0, multilabel=False, **more):
     return Batch((x,), rows, y, rows * 0, {}, step, step / 10, generator, multilabel, **more)
 
 
-def tune(*parts, first=None, seed=5):
+def tune(*parts, first=None, seed=5, classes=CLASSES):
     draw = np.random.default_rng(seed)
-    weight = draw.normal(0, 0.3, (FEATURES, CLASSES)).astype("f")
-    return Tune((first or Full(), *parts), weight, np.zeros(CLASSES, "f"), stages=STAGES)
+    weight = draw.normal(0, 0.3, (FEATURES, classes)).astype("f")
+    return Tune((first or Full(), *parts), weight, np.zeros(classes, "f"), stages=STAGES)
 
 
 def step(method, model, b, rate=0.05):

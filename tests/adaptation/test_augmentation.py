@@ -13,7 +13,7 @@ from topwork.adaptation.augmentation.cutmix import Cutmix
 from topwork.adaptation.augmentation.mixup import Mixup
 from topwork.adaptation.augmentation.random_erasing import RandomErasing
 from topwork.adaptation.augmentation.view import View
-from topwork.adaptation.graft import Grafted, Scope, Tune, cross_entropy
+from topwork.adaptation.graft import Grafted, Scope, Tune, task_loss
 from topwork.errors import BadSetting, UnknownName
 from topwork.modalities.image_views import RECIPES
 
@@ -87,7 +87,7 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_losses():
     logits = torch.randn(B, C)
     ce = nn.functional.cross_entropy
     expected = lam * ce(logits, plain.targets) + (1 - lam) * ce(logits, plain.targets[partner])
-    torch.testing.assert_close(cross_entropy(logits, done), expected)
+    torch.testing.assert_close(task_loss(logits, done), expected)
 
 
 def test_labels_by_themselves_are_mixed_likewise():

@@ -10,7 +10,9 @@ from topwork.adaptation.graft import Answer
 from topwork.adaptation.losses.class_balanced import ClassBalanced, weights
 from topwork.adaptation.losses.cross_entropy import CrossEntropy
 from topwork.adaptation.losses.focal import Focal
+from topwork.adaptation.losses.huber import Huber
 from topwork.adaptation.losses.logit_adjusted import LogitAdjusted
+from topwork.adaptation.losses.mse import Mse
 from topwork.errors import BadSetting
 
 from ._tuned import CLASSES, FEATURES, SIDE, batch, changed, facts, step, tune
@@ -128,6 +130,71 @@ def test_class_balanced_goes_from_none_to_inverse_frequency():
     assert torch.allclose(weights(n, 0.0), torch.ones(CLASSES))
     inverse = (1 / n) / (1 / n).mean()
     assert torch.allclose(weights(n, 1 - 1e-9), inverse.float(), rtol=1e-4)
+
+
+NUMBERS = DRAW.normal(0, 1.5, 10)
+
+
+def told_of_numbers(technique, z=Z[:, :1], y=NUMBERS):
+    model = tune(technique, classes=1).prepare(Flat(), facts(numeric=True, classes=(1,), counts=()))
+    b = changed(batch(), targets=torch.from_numpy(y).float())
+    assert b.numeric
+    return technique.task(model, b, Answer(torch.zeros(len(y), FEATURES), torch.from_numpy(z).float())).item()
+
+
+def test_mse_is_the_mean_of_the_squares():
+    assert told_of_numbers(Mse()) == close(((Z[:, 0] - NUMBERS) ** 2).mean())
+
+
+@pytest.mark.parametrize("delta", [0.1, 1.0, 3.0])
+def test_huber_is_squared_near_and_absolute_far(delta):
+    e = np.abs(Z[:, 0] - NUMBERS)
+    assert (e > delta).any()
+    assert told_of_numbers(Huber(delta)) == close(np.where(e <= delta, e**2 / 2, delta * (e - delta / 2)).mean())
+
+
+def test_numbers_have_the_squared_error_where_nothing_is_said():
+    for parts, expected in (((), ((Z[:, 0] - NUMBERS) ** 2).mean()), ((Huber(1e6),), None)):
+        method = tune(*parts, classes=1)
+        model = method.prepare(Flat(), facts(numeric=True, classes=(1,), counts=())).train()
+        b = changed(batch(), targets=torch.from_numpy(NUMBERS[np.arange(12) % 10]).float())
+        z = model(*b.views).logits[:, 0].detach().numpy()
+        e = ((z - b.targets.numpy()) ** 2).mean()
+        assert expected is None or method.loss(model, b)["task"].item() == close(e)
+        assert expected is not None or method.loss(model, b)["task"].item() == close(e / 2)
+
+
+def test_losses_of_classes_and_of_numbers_do_not_mix():
+    of_classes = (CrossEntropy(), Focal(), LogitAdjusted(), ClassBalanced())
+    for technique, numeric in ((Mse(), False), (Huber(), False), *((one, True) for one in of_classes)):
+        name = "classes" if numeric else "numbers"
+        with pytest.raises(BadSetting, match=f"is for {name}, and these targets are .* Leave it out"):
+            tune(technique, classes=1 if numeric else CLASSES).prepare(Flat(), facts(numeric=numeric))
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(BadSetting, match="delta"):
+            Huber(bad)
+
+
+def test_huber_is_not_led_astray_by_a_few_wrong_numbers():
+    """One number in ten is nonsense: the slope that is learnt, true value 1, with squares and without."""
+
+    def learnt(technique):
+        draw = torch.Generator().manual_seed(0)
+        x = torch.randn(200, 3, SIDE, SIDE, generator=draw)
+        y = x[:, 0, 0, 0].clone()
+        y[::10] = -8 * y[::10]
+        method = tune(technique, classes=1)
+        model = method.prepare(Flat(), facts(numeric=True, classes=(1,), counts=(), items=200)).train()
+        for _ in range(300):
+            step(method, model, batch(y, x), rate=0.1)
+        x = torch.randn(500, 3, SIDE, SIDE, generator=draw)
+        with torch.no_grad():
+            z = model.eval()(x).logits[:, 0]
+        return float((z * x[:, 0, 0, 0]).mean())
+
+    squares, huber = learnt(Mse()), learnt(Huber(0.2))
+    assert squares < 0.4
+    assert huber > 0.85
 
 
 def test_what_cannot_be_stops_before_the_training():

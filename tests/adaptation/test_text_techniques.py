@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from topwork.adaptation import Vocabulary  # noqa: E402
 from topwork.adaptation.augmentation.token_dropout import TokenDropout, thinned  # noqa: E402
 from topwork.adaptation.feed import CHUNK, Feed, Order, Setup  # noqa: E402
-from topwork.adaptation.graft import Grafted, check_modality, techniques  # noqa: E402
+from topwork.adaptation.graft import Grafted, check_items, techniques  # noqa: E402
 from topwork.adaptation.tuning.setfit import Setfit, alike, contrastive_loss, cosine_loss, cosines  # noqa: E402
 from topwork.errors import BadSetting  # noqa: E402
 
@@ -146,10 +146,10 @@ def test_a_feed_of_texts_gives_what_is_stored():
 @pytest.mark.parametrize("name", ["mixup", "cutmix", "random_erasing", "view", "adversarial", "stochnorm"])
 def test_what_is_of_images_is_refused_for_texts(name):
     with pytest.raises(BadSetting, match=f"^{name} works on images, and these items are texts"):
-        check_modality(techniques(f"lp_ft + {name}"), "text")
-    check_modality(techniques(f"lp_ft + {name}"), "image")
+        check_items(techniques(f"lp_ft + {name}"), "text")
+    check_items(techniques(f"lp_ft + {name}"), "image")
 
 
 def test_what_is_of_texts_is_refused_for_images():
     with pytest.raises(BadSetting, match=r"^token_dropout works on texts, and these items are images"):
-        check_modality(techniques("lp_ft + token_dropout"), "image")
+        check_items(techniques("lp_ft + token_dropout"), "image")

@@ -1,20 +1,57 @@
 """What every Store promises. A new one is tested by adding its factory to STORES."""
 
+import random
 import threading
 
 import pytest
 
 from topwork.store.cache import Cache
+from topwork.store.encryption import Encrypted
+from topwork.store.keys import Key
 from topwork.types import Choice
 
-STORES = {"lmdb": lambda folder: Cache(folder, Choice("cache limit", 100_000_000, "test"))}
+KEY = Key(bytes(range(32)))
+
+
+def lmdb(folder, limit):
+    return Cache(folder, Choice("cache limit", limit, "test"))
+
+
+def redis(request, limit, local=None):
+    from topwork.store.redis_cache import RedisCache
+
+    return RedisCache(request.getfixturevalue("redis_server").url(), local, Choice("cache limit", limit, "test"))
+
+
+STORES = {
+    "lmdb": lambda request, folder, limit: lmdb(folder, limit),
+    "redis": lambda request, folder, limit: redis(request, limit),
+    "redis over lmdb": lambda request, folder, limit: redis(request, limit, lmdb(folder, limit)),
+    "encrypted lmdb": lambda request, folder, limit: Encrypted(lmdb(folder, limit), KEY),
+    "encrypted redis": lambda request, folder, limit: Encrypted(redis(request, limit), KEY),
+}
+
+
+SINGLE = [name for name in STORES if name != "redis over lmdb"]  # what leaves one of two is still in the other
 
 
 @pytest.fixture(params=STORES)
-def store(request, tmp_path):
-    store = STORES[request.param](tmp_path / "store")
-    yield store
-    store.close()
+def make(request, tmp_path):
+    """A store of this kind with a limit in bytes; another one of the same place when it is asked again."""
+    made = []
+
+    def make(limit=100_000_000):
+        made.append(STORES[request.param](request, tmp_path / "store", limit))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def store(make):
+    return make()
 
 
 def test_values_come_back_in_the_order_of_the_keys(store):
@@ -105,3 +142,85 @@ def test_threads_share_it(store):
         thread.join()
     assert seen == [True] * 80
     assert store.info()["namespaces"]["a"]["entries"] == 80
+
+
+def test_another_one_of_the_same_place_sees_it(make):
+    first, second = make(), make()
+    first.put_many("a", [(b"k", b"1")])
+    first.close()
+    assert second.get_many("a", [b"k"]) == [b"1"]
+    assert second.notes == []
+
+
+# the limit: what was used longest ago leaves
+
+KEYS = [i.to_bytes(16, "big") for i in range(200)]
+VALUES = [random.Random(i).randbytes(5120) for i in range(200)]
+
+
+@pytest.fixture
+def room(make):
+    """Bytes that an entry of 5 KB takes."""
+    store = make()
+    store.put_many("f", [(KEYS[0], VALUES[0])])
+    found = store.info()["namespaces"]["f"]["bytes"]
+    store.clear()
+    store.close()
+    return found
+
+
+def known(store, namespace, count):
+    return [i for i, value in enumerate(store.get_many(namespace, KEYS[:count])) if value is not None]
+
+
+@pytest.mark.parametrize("make", SINGLE, indirect=True)
+def test_the_least_recently_used_leave_first(make, room):
+    store = make(20 * room)
+    for i in range(20):
+        store.put_many("f", [(KEYS[i], VALUES[i])])
+    assert None not in store.get_many("f", KEYS[:5])  # old, but used just now
+    store.put_many("f", [(KEYS[20], VALUES[20])])
+    assert known(store, "f", 21) == [0, 1, 2, 3, 4, *range(8, 21)]  # two for 90 %, one for the new one
+
+
+@pytest.mark.parametrize("make", SINGLE, indirect=True)
+def test_a_use_is_remembered_by_the_next_one(make, room):
+    for use in (lambda store: [store.put_many("f", [(KEYS[i], VALUES[i])]) for i in range(20)],
+                lambda store: store.get_many("f", KEYS[:10])):  # fmt: skip
+        store = make(20 * room)
+        use(store)
+        store.close()
+    store = make(20 * room)
+    store.put_many("f", [(KEYS[20], VALUES[20])])
+    assert known(store, "f", 21) == [*range(10), *range(13, 21)]
+
+
+@pytest.mark.parametrize("make", SINGLE, indirect=True)
+def test_entries_of_one_age_leave_one_by_one(make, room):
+    store = make(100 * room)
+    store.put_many("f", zip(KEYS[:90], VALUES[:90], strict=True))
+    store.put_many("g", zip(KEYS[:11], VALUES[:11], strict=True))
+    kept = store.info()["namespaces"]
+    assert kept["g"]["entries"] == 11
+    assert kept["f"]["entries"] == 79
+
+
+def test_the_count_is_right_and_below_the_limit(make):
+    draw, limit = random.Random(0), 3_000_000
+    store = make(limit)
+    for _ in range(60):
+        pairs = [(draw.randbytes(16), draw.randbytes(draw.choice([10, 900, 5120, 9000]))) for _ in range(50)]
+        store.put_many(draw.choice("abc"), pairs)
+        store.put_many("a", [(b"again and again", draw.randbytes(draw.randrange(9000)))])
+    namespaces = store.info()["namespaces"]
+    assert 0.5 * limit < sum(part["bytes"] for part in namespaces.values()) <= limit
+    assert namespaces["a"]["entries"] > 1
+    assert store.notes == []
+
+
+def test_what_is_larger_than_the_limit_is_not_kept(make):
+    store = make(1_000_000)
+    store.put_many("f", [(b"small", b"1")])
+    store.put_many("f", [(b"large", bytes(2_000_000))])
+    assert store.get_many("f", [b"small", b"large"]) == [b"1", None]
+    assert store.notes == ["2.0 MB at once are not kept: the cache may take 1.0 MB"]

@@ -2,9 +2,20 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from topwork.data.duplicates import MAX_BITS, connected, exact, in_order, near_pairs, twins
+from topwork.data import duplicates
+from topwork.data.duplicates import (
+    MAX_BITS,
+    connected,
+    exact,
+    in_order,
+    mirror_twins,
+    mirrored,
+    mirrored_pairs,
+    near_pairs,
+    twins,
+)
 from topwork.modalities.image import SKETCH, describe
 
 
@@ -35,8 +46,9 @@ def test_components_and_numbering():
     assert in_order(connected(3, np.empty((0, 2), np.int64))).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("crowded", [False, True])
-def test_pairs_are_those_of_comparing_all(crowded):
+@pytest.mark.parametrize(("crowded", "many"), [(False, False), (True, False), (False, True)])
+def test_pairs_are_those_of_comparing_all(crowded, many, monkeypatch):
+    monkeypatch.setattr(duplicates, "MANY", 0 if many else 10**9)
     rng = np.random.default_rng(0)
     base = rng.integers(0, 2**63, 60, dtype=np.uint64)
     if crowded:  # a static camera: few different hashes
@@ -128,3 +140,32 @@ def test_one_coloured_pictures_are_no_twins():
 def test_nothing_and_one():
     assert exact(np.empty((0, 16), np.uint8)).tolist() == []
     assert grouped([facts_of(scene(0))]) == [0]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_mirror_images_within_a_label(many, monkeypatch):
+    monkeypatch.setattr(duplicates, "MANY", 0 if many else 10**9)
+    facts = []
+    for seed in range(8):
+        facts += [facts_of(scene(seed)), facts_of(ImageOps.mirror(scene(seed)).resize((150, 110)), "JPEG", quality=70)]
+    hashes = np.array([(f.fingerprint, f.mirrored) for f in facts], np.uint64)
+    sketches = np.stack([np.frombuffer(f.sketch, np.uint8) for f in facts])
+    for i in range(0, 16, 2):
+        assert (int(hashes[i, 0]) ^ int(hashes[i + 1, 1])).bit_count() <= 4
+    near, blank = np.arange(16, dtype=np.int32), np.zeros(16, bool)
+    labels = np.array([0, 0] * 6 + [0, 1, -1, 1])  # of two classes; of which one is not known
+    twin = mirror_twins(near, hashes[:, 0], hashes[:, 1], sketches, blank, labels)
+    assert twin.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8, 8]
+    same = mirrored(mirrored(sketches))
+    np.testing.assert_array_equal(same, sketches)
+
+
+def test_a_picture_that_is_its_own_mirror_image_is_no_copy():
+    half = np.asarray(scene(3), float)
+    even = Image.fromarray(((half + half[:, ::-1]) / 2).astype(np.uint8))
+    facts = facts_of(even)
+    pairs = mirrored_pairs(
+        np.array([facts.fingerprint], np.uint64), np.array([facts.mirrored], np.uint64),
+        np.frombuffer(facts.sketch, np.uint8)[None], np.zeros(1, int),
+    )  # fmt: skip
+    assert pairs.tolist() == []

@@ -30,7 +30,9 @@ def draw(path, seed, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
-    small.resize((90, 70), Image.Resampling.BICUBIC).save(path, **options)
+    large = np.asarray(small.resize((90, 70), Image.Resampling.BICUBIC), np.int16)
+    grained = large + rng.integers(-25, 26, (70, 90, 1))  # without grain it would be blurred
+    Image.fromarray(grained.clip(0, 255).astype(np.uint8)).save(path, **options)
     return path
 
 

@@ -1,17 +1,22 @@
+import datetime
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
-from topwork.data.split import divide, keep_together
+from topwork.data.split import crossing, divide, hashed, item_keys, keep_together, told
+from topwork.data.split.by_domain import ByDomain
+from topwork.data.split.by_time import ByTime
+from topwork.data.split.few_shot import FewShot
 from topwork.data.split.grouped import Grouped
 from topwork.data.split.kfold import Kfold, folds
 from topwork.data.split.stratified import Stratified
-from topwork.errors import BadSetting
+from topwork.errors import BadSetting, ProofFailed
 from topwork.types import Dataset
 
 
-def dataset(targets, split=None, group=None, twin=None, multilabel=False, names=None):
+def dataset(targets, split=None, group=None, twin=None, multilabel=False, names=None, **more):
     n = len(targets)
     columns = {"item": names or [f"{i}.jpg" for i in range(n)]}
     columns["target"] = pa.array(targets, pa.list_(pa.int32()) if multilabel else pa.int32())
@@ -20,6 +25,7 @@ def dataset(targets, split=None, group=None, twin=None, multilabel=False, names=
         columns["group"] = pa.array(group, pa.string())
     if twin is not None:
         columns["twin"] = pa.array(twin, pa.int32())
+    columns |= more
     labels = tuple(map(str, range(1 + max((c for t in targets if t is not None for c in np.atleast_1d(t)), default=0))))
     return Dataset(pa.table(columns), "", labels, multilabel)
 
@@ -142,7 +148,7 @@ def test_a_class_of_one_is_learnt_from():
         assert sides(Stratified(0.2).assign(dataset(targets), seed))[10] == "train"
 
 
-def test_groups_go_where_chi_square_grows_least():
+def test_groups_go_where_their_hash_says_and_else_where_chi_square_grows_least():
     rng = np.random.default_rng(7)
     sizes = np.arange(2, 40)  # all different: the order is the docstring's, whatever the hash
     together = np.repeat(np.arange(len(sizes)), sizes)
@@ -151,16 +157,22 @@ def test_groups_go_where_chi_square_grows_least():
     table = np.array([np.bincount(targets[together == u], minlength=3) for u in range(len(sizes))])
     table = np.hstack([table, table.sum(1, keepdims=True)])  # (U, C + 1)
     wanted = np.outer(shares, table.sum(0))
-    held, expected = np.zeros((3, 4)), np.empty(len(sizes), int)
-    rarest = [min(table[:, c].sum() for c in range(3) if table[u, c]) for u in range(len(sizes))]
+    held, expected, displaced = np.zeros((3, 4)), np.empty(len(sizes), int), 0
+    rarest = [int(np.log2(min(table[:, c].sum() for c in range(3) if table[u, c]))) for u in range(len(sizes))]
+    firsts = np.cumsum(sizes) - sizes  # without keys the row of its first item names a unit
     for u in sorted(range(len(sizes)), key=lambda u: (rarest[u], -sizes[u])):
-        costs = []
-        for p in range(3):
-            after = held.copy()
-            after[p] += table[u]
-            costs.append(((after - wanted) ** 2 / wanted).sum())
-        expected[u] = np.argmin(costs)
-        held[expected[u]] += table[u]
+        h = int(hashed(np.array([firsts[u]], np.uint64), 0)[0]) / 2**64
+        p = 0 if h < 0.6 else 1 if h < 0.75 else 2
+        if any(table[u, c] and held[p, c] + table[u, c] / 2 > wanted[p, c] for c in range(4)):
+            costs, displaced = [], displaced + 1
+            for other in range(3):
+                after = held.copy()
+                after[other] += table[u]
+                costs.append(((after - wanted) ** 2 / wanted).sum())
+            p = np.argmin(costs)
+        expected[u] = p
+        held[p] += table[u]
+    assert 0 < displaced < len(sizes) / 2
     np.testing.assert_array_equal(divide(targets, together, shares, 0), expected[together])
 
 
@@ -182,3 +194,166 @@ def test_settings_that_cannot_work():
         Grouped().assign(data, 0)
     with pytest.raises(BadSetting, match="one group only"):
         Grouped().assign(dataset([0, 1], group=["a", "a"]), 0)
+
+
+def days(*numbers):
+    return pa.array([None if n is None else datetime.datetime(2024, 1, 1) + datetime.timedelta(n) for n in numbers])
+
+
+def test_the_future_is_the_test():
+    time = days(*np.random.default_rng(0).permutation(100).tolist())
+    data = dataset([i % 2 for i in range(100)], time=time)
+    split, when = sides(ByTime(test=0.2, val=0.1).assign(data, 0)), np.array(time.to_pylist())
+    assert [(split == s).sum() for s in ("train", "val", "test")] == [70, 10, 20]
+    assert (
+        when[split == "train"].max()
+        < when[split == "val"].min()
+        <= when[split == "val"].max()
+        < when[split == "test"].min()
+    )
+    for date in ("2024-03-01", "2024-03-01T00:00+00:00"):
+        split = sides(ByTime(date=date).assign(data, 0))
+        np.testing.assert_array_equal(split == "test", when >= datetime.datetime(2024, 3, 1))
+    numbers = dataset([i % 2 for i in range(6)], time=pa.array([3.0, 1, 2, 2, 2, 1]))
+    assert sides(ByTime(test=0.3).assign(numbers, 0)).tolist() == ["test", "train", "train", "train", "train", "train"]
+    assert sides(ByTime(test=0.5).assign(numbers, 0)).tolist() == ["test", "train", "test", "test", "test", "train"]
+    assert sides(ByTime(date="3").assign(numbers, 0)).tolist() == ["test"] + 5 * ["train"]
+
+
+def test_earlier_twins_follow_later_ones_and_it_is_said():
+    data = dataset(
+        [0, 1] * 5, twin=[0, 1, 2, 3, 4, 5, 6, 7, 0, 9], group=[None, "a", *[None] * 7, "a"], time=days(*range(10))
+    )
+    done = ByTime(test=0.2).assign(data, 0)
+    assert np.flatnonzero(sides(done) == "test").tolist() in ([0, 1, 8, 9], [1, 9])
+    done = ByTime(date="2024-01-09").assign(data, 0)
+    assert np.flatnonzero(sides(done) == "test").tolist() == [0, 1, 8, 9]
+    assert "(2 earlier twins or items of a group follow later ones into the test)" in done.history[-1]
+    train = sides(done) == "train"
+    assert max(t for t, s in zip(data.table["time"].to_pylist(), train, strict=True) if s) < datetime.datetime(
+        2024, 1, 9
+    )
+    assert crossing(done) == {"twin": 0, "group": 0}
+
+
+def test_whole_domains_are_left_out():
+    rng = np.random.default_rng(0)
+    domain = rng.choice(["photo", "sketch", "cartoon"], 90)
+    data = dataset(rng.integers(0, 2, 90).tolist(), domain=domain.tolist())
+    for test in ("sketch", ["sketch", "cartoon"], "sketch, cartoon"):
+        wanted = np.isin(domain, [test] if test == "sketch" else ["sketch", "cartoon"])
+        np.testing.assert_array_equal(sides(ByDomain(test).assign(data, 0)) == "test", wanted)
+    fold = ByDomain().numbers(data, 0)
+    assert [set(domain[fold == k]) for k in range(3)] == [{"cartoon"}, {"photo"}, {"sketch"}]
+    assert {d for s in range(20) for d in domain[sides(ByDomain().assign(data, s)) == "test"]} == set(domain)
+    twin = np.arange(90)
+    twin[np.flatnonzero(domain == "photo")[0]] = np.flatnonzero(domain == "sketch")[0]
+    done = ByDomain("sketch").assign(dataset(data.targets().tolist(), twin=twin.tolist(), domain=domain.tolist()), 0)
+    assert (sides(done) == "test").sum() == (domain == "sketch").sum() + 1
+    assert "(1 twins or items of a group follow)" in done.history[-1]
+
+
+def test_few_shot_takes_k_of_each_class():
+    rng = np.random.default_rng(0)
+    targets = rng.choice(4, 400, p=[0.6, 0.3, 0.09, 0.01])
+    for k in (1, 5):
+        split = sides(FewShot(k).assign(dataset(targets.tolist()), 0))
+        taken = np.bincount(targets[split == "train"], minlength=4)
+        np.testing.assert_array_equal(taken, np.minimum(k, np.bincount(targets, minlength=4)))
+    twin = np.where(np.arange(400) < 100, np.arange(400) // 5, np.arange(400))
+    done = FewShot(5).assign(dataset(targets.tolist(), twin=twin.tolist()), 1)
+    assert crossing(done) == {"twin": 0}
+    taken = np.bincount(targets[sides(done) == "train"], minlength=4)
+    assert (taken[:3] >= 5).all()
+    assert taken[:3].max() <= 8  # a unit of five, which the rarest class needs, may hold more of the others
+    several = rng.random((300, 5)) < 0.3
+    split = sides(FewShot(4).assign(dataset([np.flatnonzero(t).tolist() for t in several], multilabel=True), 0))
+    counts = several[split == "train"].sum(0)
+    assert (counts >= 4).all()
+    assert counts.max() <= 8
+    groups = dataset([0] * 20 + [1] * 20, group=[f"g{i // 10}" for i in range(40)])
+    split = sides(FewShot(3).assign(groups, 0))  # no group is small enough: one of each class
+    assert [(split[:20] == "train").sum(), (split[20:] == "train").sum()] == [10, 10]
+
+
+def test_few_shot_moves_no_more_than_came():
+    data = dataset([i % 3 for i in range(330)], names=[f"{i}.jpg" for i in range(330)])
+    moved = []
+    for seed in range(20):
+        before = sides(FewShot(10).assign(data.take(range(300)), seed))
+        after = sides(FewShot(10).assign(data, seed))[:300]
+        moved.append((before != after).sum())
+    assert max(moved) <= 30
+    assert 1.0 < np.mean(moved) < 4.5  # 30 shots, of which 1 in 11 is of those that came
+
+
+def test_groups_that_grow_stay_where_they_are():
+    rng = np.random.default_rng(3)
+    names = [f"g{i % 60}" for i in range(1320)]
+    data = dataset((rng.random(1320) < 0.5).astype(int).tolist(), group=names)
+    rule, moved = Grouped(test=0.2), []
+    for seed in range(5):
+        before = sides(rule.assign(data.take(range(1200)), seed))
+        moved.append(np.mean(before != sides(rule.assign(data, seed))[:1200]))
+    assert np.mean(moved) < 0.08  # drawn anew: 0.32
+    keys = item_keys(data)
+    assert len(set(keys[:60].tolist())) == 60
+    np.testing.assert_array_equal(keys[:60], keys[60:120])
+
+
+def test_numbers_are_stratified_by_quantiles():
+    rng = np.random.default_rng(0)
+    values = rng.lognormal(size=1000)
+    columns = {
+        "item": [f"{i}.jpg" for i in range(1000)],
+        "target": values,
+        "group": [f"g{i // 4}" for i in range(1000)],
+    }
+    columns["split"] = pa.array([None] * 1000, pa.string()).dictionary_encode()
+    data = Dataset(pa.table(columns), "", ("price",), numeric=True)
+    for rule in (Stratified(), Grouped()):
+        split = sides(
+            rule.assign(data if rule == Grouped() else data.replace(table=data.table.drop_columns("group")), 0)
+        )
+        assert abs(np.mean(split == "test") - 0.2) < 0.02
+        for low, high in ((0, 20), (20, 80), (80, 100)):
+            inside = (values >= np.percentile(values, low)) & (values < np.percentile(values, high))
+            assert abs(np.mean(split[inside] == "test") - 0.2) < 0.04
+    with pytest.raises(BadSetting, match="few_shot needs classes"):
+        FewShot().assign(data, 0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (ByTime("when"), "has no column 'when'"),
+        (ByTime(date="soon"), "date 'soon'. Expected a date such as 2024-01-31"),
+        (ByTime(date="1999-01-01"), "nothing is before it; time goes from 2024-01-01"),
+        (ByTime(test=1.0), "sum is below 1"),
+        (ByDomain("sketches"), "No 'sketches' in column 'domain'.* Did you mean 'sketch'"),
+        (ByDomain("photo,sketch"), "nothing is left to learn from"),
+        (FewShot(0), "k=0"),
+    ],
+)
+def test_new_rules_say_what_is_wrong(rule, message):
+    data = dataset([0, 1] * 5, time=days(*range(10)), domain=["photo", "sketch"] * 5)
+    if rule == ByTime("when"):
+        data = data.replace(table=data.table.drop_columns("time"))
+    with pytest.raises(BadSetting, match=message):
+        rule.assign(data, 0)
+
+
+def test_items_without_time_or_domain():
+    data = dataset([0, 1] * 2, time=days(0, None, 2, 3), domain=["a", "b", None, "a"])
+    with pytest.raises(BadSetting, match=r"1 items have no 'time', e.g. 1.jpg"):
+        ByTime().assign(data, 0)
+    with pytest.raises(BadSetting, match=r"1 items have no 'domain', e.g. 2.jpg"):
+        ByDomain("a").assign(data, 0)
+    with pytest.raises(BadSetting, match="all items are of one time"):
+        ByTime().assign(dataset([0, 1], time=days(1, 1)), 0)
+
+
+def test_a_leak_would_be_noticed():
+    data = dataset([0, 1, 0, 1], twin=[0, 0, 1, 2])
+    with pytest.raises(ProofFailed, match="1 twins or groups are on both sides"):
+        told(data, np.array([0, 2, 0, 2], np.int8), keep_together(data), "a wrong rule")

@@ -39,6 +39,15 @@ def test_several_labels(benchmark):
     assert all(90.5 <= share <= 99 for share in found.values()), found
 
 
+def test_numbers(benchmark):
+    for setting in ((50, 0.0, 0.9, 0.3), (200, 0.5, 0.9, 0.2)):
+        found = benchmark.report("numbers", benchmark.held_out(setting, benchmark.draw_numbers, 300))
+        assert set(found) == {"r2", "mae", "rmse", "spearman"}
+        assert all(90 <= share <= 99 for share in found.values()), found
+    found = benchmark.report("paired numbers", benchmark.paired_numbers(50, 0.0, 0.3, 300))
+    assert all(91 <= share <= 100 for share in found.values()), found
+
+
 def test_paired_differences(benchmark):
     found = benchmark.report("paired", benchmark.paired(60, 0.1, 0.1, 150))
     assert all(90 <= share <= 100 for share in found.values()), found

@@ -135,6 +135,8 @@ def test_the_door(tmp_path):
     with pytest.raises(BadData, match=r"a file of another kind \(\.docx\)"):
         sources.read(plant(tmp_path, "x.docx") / "x.docx")
     with pytest.raises(BadData, match="an archive; unpack it"):
+        sources.read(plant(tmp_path, "x.7z") / "x.7z")
+    with pytest.raises(BadData, match=r"x\.zip: damaged or no archive"):
         sources.read(plant(tmp_path, "x.zip") / "x.zip")
     with pytest.raises(BadSetting, match=r"label_column cannot be used .* read as a folder"):
         sources.read(plant(tmp_path, "a/1.jpg"), label_column="x", item_column=None)

@@ -354,10 +354,6 @@ def test_encodings(tmp_path, encoding, text):
         (b"width,height\n1,2\n3,4\n", r"no column holds image files or texts \(columns: width, height\)"),
         (b"path,label\na/1.wav,x\na/2.wav,y\n", "no column holds image files or texts"),
         ("text,label\n" + "".join(f"text {i},a whole sentence {i}\n" for i in range(40)), "looks like free text"),
-        (
-            "text,label\n" + "".join(f"text {i},{i / 7}\n" for i in range(40)),
-            "holds numbers, not classes: 40 different",
-        ),
         (b'text,label\nfine,"=HYPERLINK(1)"\n', "line 2: the label .* is a spreadsheet formula"),
     ],
 )
@@ -408,3 +404,10 @@ def test_real_sets(name, tmp_path):
     data = sources.read(tmp_path / name)
     assert data.modality == sources.modality(tmp_path / name) == "text"
     assert (dict(Counter(data.table["split"].to_pylist())), len(data.labels)) == REAL[name]
+
+
+def test_numbers_that_are_asked_for_as_classes(tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"text {i},{i / 7}\n" for i in range(40)))
+    assert sources.read(tmp_path / "t.csv").numeric
+    with pytest.raises(BadData, match=r"holds numbers, not classes: 40 different .*--task text-regression"):
+        sources.read(tmp_path / "t.csv", numeric=False)

@@ -72,41 +72,6 @@ def test_nothing_is_made_by_opening_alone(tmp_path):
 # eviction
 
 
-ROOM = entries.room(KEYS[0].rjust(24), VALUES[0])
-
-
-def test_the_least_recently_used_leave_first(tmp_path):
-    cache = make(tmp_path / "c", limit=20 * ROOM)
-    for i in range(20):
-        cache.put_many("f", [(KEYS[i], VALUES[i])])
-    assert None not in cache.get_many("f", KEYS[:5])  # old, but used just now
-    cache.put_many("f", [(KEYS[20], VALUES[20])])
-    gone = [i for i, value in enumerate(cache.get_many("f", KEYS[:21])) if value is None]
-    assert gone == [5, 6, 7]  # two for 90 %, one for the new one
-    cache.close()
-
-
-def test_a_use_is_remembered_by_the_next_process(tmp_path):
-    with make(tmp_path / "c", 20 * ROOM) as cache:
-        for i in range(20):
-            cache.put_many("f", [(KEYS[i], VALUES[i])])
-    with make(tmp_path / "c", 20 * ROOM) as cache:
-        cache.get_many("f", KEYS[:10])
-    with make(tmp_path / "c", 20 * ROOM) as cache:
-        cache.put_many("f", [(KEYS[20], VALUES[20])])
-        assert [i for i, value in enumerate(cache.get_many("f", KEYS[:21])) if value is None] == [10, 11, 12]
-
-
-def test_entries_of_one_age_leave_one_by_one(tmp_path):
-    cache = make(tmp_path / "c", limit=100 * ROOM)
-    cache.put_many("f", zip(KEYS[:90], VALUES[:90], strict=True))
-    cache.put_many("g", zip(KEYS[:11], VALUES[:11], strict=True))
-    kept = cache.info()["namespaces"]
-    assert kept["g"]["entries"] == 11
-    assert kept["f"]["entries"] == 79
-    cache.close()
-
-
 def test_the_file_stays_near_the_limit_and_the_count_is_right(tmp_path):
     limit = 3_000_000
     draw = random.Random(0)
@@ -120,14 +85,6 @@ def test_the_file_stays_near_the_limit_and_the_count_is_right(tmp_path):
         assert sum(part["bytes"] for part in facts["namespaces"].values()) == entries.total(cache._env) <= limit
         assert facts["bytes"] < 1.5 * limit
         assert cache.notes == []
-
-
-def test_what_is_larger_than_the_limit_is_not_kept(tmp_path):
-    with make(tmp_path / "c", limit=1_000_000) as cache:
-        cache.put_many("f", [(b"small", b"1")])
-        cache.put_many("f", [(b"large", bytes(2_000_000))])
-        assert cache.get_many("f", [b"small", b"large"]) == [b"1", None]
-        assert cache.notes == ["2.0 MB at once are not kept: the cache may take 1.0 MB"]
 
 
 # damage

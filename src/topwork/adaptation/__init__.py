@@ -1,6 +1,7 @@
 """Ways to adapt a pretrained trunk to a new task, or to make one; one folder per role of a method.
 
 probe/           heads solved on frozen, cached features, with no training loop
+reduction/       linear maps between frozen features and a head: pca, whitening, random_projection
 pretraining/     objectives that make a trunk: supervised, simclr, barlow_twins, dino, mae, distillation, multi_source,
                  prototypical, reptile; of texts masked_language
 tuning/          what of a trunk and its head may learn, and how: last_stages, full, lp_ft, lora, ...
@@ -59,6 +60,7 @@ class Facts:
     """Mean and standard deviation over the items of every extra: arrays of the shape that `extras` says."""
     counts: tuple[int, ...] = ()  # (C,) items of each class of the labelled source, where there is one
     multilabel: bool = False  # an item may have several labels
+    numeric: bool = False  # targets are numbers, in standard deviations from their mean
     source_head: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     """Weight (D, Z) and bias (Z,) of the classifier that the trunk was trained with, where they are known."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)  # images are (pixel / 255 - mean) / std, channel by channel
@@ -85,13 +87,19 @@ class Batch:
     # part of the trunk is frozen and cached: what goes into the rest of it, any number of float32 (B, ...). Of texts:
     # ids int64 (B, L) and weights float32 (B, L), before them the cached states (B, L, D) where there are some
     rows: Tensor  # (B,) int64: numbers of the items
-    targets: Tensor  # (B,) int64 class of each item within its source; -1: not labelled. Or (B, C) float32: shares
+    targets: Tensor  # (B,) int64 class of each item within its source; -1: not labelled. Or (B, C) float32: shares.
+    # Or (B,) float32: numbers, in standard deviations from their mean
     source: Tensor  # (B,) int64: which labelled source an item comes from; 0 when there is one
     extras: Mapping[str, Tensor]  # per item, float32 (B, ...), e.g. "teacher" features
     step: int  # 0 .. steps - 1
     done: float  # share of the training that lies behind: step / steps
     generator: torch.Generator  # CPU; seeded by (seed, step): the only source of randomness in a loss
     multilabel: bool = False  # targets are (B, C), each label by itself
+
+    @property
+    def numeric(self) -> bool:
+        """Whether targets are numbers."""
+        return self.targets.ndim == 1 and self.targets.is_floating_point()
 
 
 class Method:
@@ -157,6 +165,7 @@ class Technique:
 
     needs_source_head: ClassVar[bool] = False  # `facts.source_head` is wanted
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")  # of the items that it can work on
+    goals: ClassVar[tuple[str, ...]] = ("classes", "numbers")  # kinds of targets that it can work on
 
     @property
     def episode(self) -> tuple[int, int] | None:

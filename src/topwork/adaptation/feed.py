@@ -43,7 +43,9 @@ class Feed:
     """N items, from one or several sources."""
 
     draw: Callable[[Rows, Rows], NDArray[np.uint8]]  # rows (B,), visits (B,) -> (B, P, P, 3); called from a thread
-    targets: NDArray[Any]  # (N,) int64 class within the item's source; -1: not labelled. Several labels: (N, C) bool
+    targets: NDArray[
+        Any
+    ]  # (N,) int64 class within the item's source; -1: not labelled. (N, C) bool: several. (N,) float32
     size_px: int  # S that the trunk sees
     source: Rows | None = None  # (N,) number of the source; None: there is one
     classes: tuple[int, ...] = ()  # C of every source; (): no labels
@@ -74,10 +76,16 @@ class Feed:
         shapes = {name: x.shape[1:] for name, x in self.extras.items()}
         moments = {name: (x.mean(0), x.std(0)) for name, x in self.extras.items()}
         shown = self.targets if self.chosen is None else self.targets[self.chosen]
-        counts = shown.sum(0) if self.multilabel else np.bincount(shown[shown >= 0], minlength=sum(self.classes[:1]))
+        if self.numeric:
+            counts = np.zeros(0, np.int64)
+        else:
+            counts = (
+                shown.sum(0) if self.multilabel else np.bincount(shown[shown >= 0], minlength=sum(self.classes[:1]))
+            )
         return Facts(
             features, self.size_px, self.classes, len(shown), steps, shapes, seed, moments,
             counts=tuple(counts.tolist()) if len(self.classes) == 1 else (), multilabel=self.multilabel,
+            numeric=self.numeric,
             mean=self.mean, std=self.std, source_head=self.source_head, modality=self.modality, example=self.example,
             vocabulary=self.vocabulary,
         )  # fmt: skip
@@ -86,6 +94,11 @@ class Feed:
     def multilabel(self) -> bool:
         """Whether an item may have several labels."""
         return self.targets.ndim == 2
+
+    @property
+    def numeric(self) -> bool:
+        """Whether targets are numbers."""
+        return self.targets.dtype.kind == "f"
 
     def batches(self, methods: Sequence[Method], first: int, setup: Setup) -> Iterator[tuple[int, list[list[Batch]]]]:
         """(step, its parts: a batch for every method) from step `first` on."""

@@ -6,7 +6,8 @@ What does not learn stands still: modules without a parameter that learns are in
 batch statistics nor their dropout move while the rest is trained.
 
     Tune(techniques, head)     the first technique says what may learn (tuning/); the others add to it. The task loss is
-                               that of the first technique that has one, else cross-entropy (several labels: binary)
+                               that of the first technique that has one, else cross-entropy (several labels: binary), of
+                               numbers squared error
 """
 
 from __future__ import annotations
@@ -190,11 +191,13 @@ def _turn(room: str) -> int:
     return min(ROOMS.index(room), 2)
 
 
-def check_modality(parts: Sequence[Technique], modality: str) -> None:
-    """Raise BadSetting for what cannot work on such items."""
+def check_items(parts: Sequence[Technique], modality: str, numeric: bool | None = None) -> None:
+    """Raise BadSetting for what cannot work on such items or targets; numeric None: that is not known yet."""
     for part in parts:
+        name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(part).__name__).lstrip("_")
+        if numeric is not None and (goal := "numbers" if numeric else "classes") not in part.goals:
+            raise BadSetting(f"{name} is for {' and '.join(part.goals)}, and these targets are {goal}. Leave it out")
         if modality not in part.modalities:
-            name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(part).__name__).lstrip("_")
             raise BadSetting(
                 f"{name} works on {' or '.join(part.modalities)}s, and these items are {modality}s. Leave it out"
             )
@@ -245,7 +248,7 @@ class Tune(Method):
 
     def prepare(self, trunk: nn.Module, facts: Facts) -> nn.Module:
         """The trunk with its head, made ready by every technique in turn."""
-        check_modality(self.parts, facts.modality)
+        check_items(self.parts, facts.modality, facts.numeric)
         features, classes = self.weight.shape
         head = nn.Linear(features, classes, device=next(trunk.parameters()).device)
         with torch.no_grad():
@@ -268,7 +271,7 @@ class Tune(Method):
             batch = part.inputs(model, batch)
         answer = model(*batch.views)
         task = next((loss for part in self.parts if (loss := part.task(model, batch, answer)) is not None), None)
-        terms = {"task": cross_entropy(answer.logits, batch) if task is None else task}
+        terms = {"task": task_loss(answer.logits, batch) if task is None else task}
         for part in self.parts:
             terms |= part.loss(model, batch, answer)
         return terms
@@ -285,8 +288,13 @@ class Tune(Method):
         return model
 
 
-def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Mean over the items: softmax for classes (B,) or shares (B, C); several labels: a sigmoid for every label."""
+def task_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Mean over the items: cross-entropy for classes (B,) or shares (B, C), a sigmoid for each of several labels.
+
+    Numbers (B,): squared error.
+    """
+    if batch.numeric:
+        return F.mse_loss(logits[:, 0].float(), batch.targets)
     if batch.multilabel:
         return F.binary_cross_entropy_with_logits(logits, batch.targets)
     return F.cross_entropy(logits, batch.targets)

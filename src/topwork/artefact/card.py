@@ -97,18 +97,33 @@ def render(
     parts = [
         _head(manifest),
         _measured(metrics, measured_on, proof),
-        _labels(manifest["labels"]),
+        _labels(manifest),
         _made_of(manifest),
-        (_TEXTS if _is_text(manifest) else _IMAGES).format(
-            folder=folder, min_px=card_of(manifest).preprocess.decode_px
-        ),
+        _use(manifest, folder),
         _limits(manifest, recall or {}),
     ]
     return "\n".join(parts)
 
 
+def _use(manifest: Mapping[str, Any], folder: str) -> str:
+    text = (_TEXTS if _is_text(manifest) else _IMAGES).format(
+        folder=folder, min_px=card_of(manifest).preprocess.decode_px
+    )
+    if not _is_numeric(manifest):
+        return text
+    text = text.replace("print(answer.label, answer.probability)", "print(answer.value, answer.low, answer.high)")
+    text = text.replace('labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])\n', "")
+    text = text.replace("print(labels[probabilities.argmax()], probabilities.max())", "print(values[0])")
+    return text.replace("probabilities", "values")
+
+
 def _is_text(manifest: Mapping[str, Any]) -> bool:
     return manifest.get("modality") == "text"
+
+
+def _is_numeric(manifest: Mapping[str, Any]) -> bool:
+    """A number comes out."""
+    return manifest["head"]["activation"] == "identity"
 
 
 def _is_counted(manifest: Mapping[str, Any]) -> bool:
@@ -118,12 +133,13 @@ def _is_counted(manifest: Mapping[str, Any]) -> bool:
 
 def _head(manifest: Mapping[str, Any]) -> str:
     task = manifest["task"].replace("-", " ")
-    given = "any number of" if manifest["multilabel"] else "one of"
+    labels = f"{'any number of' if manifest['multilabel'] else 'one of'} {len(manifest['labels'])} labels"
+    given = f"a number, its {_plain(manifest['labels'][0])}" if _is_numeric(manifest) else labels
     below = "counted" if _is_counted(manifest) else "the frozen backbone"
     one = "a text" if _is_text(manifest) else "an image"
     return (
         f"# {_plain(manifest['name'] or task)}\n\n"
-        f"Made by Topwork {manifest['topwork']} for {task}: {one} gets {given} {len(manifest['labels'])} labels.\n"
+        f"Made by Topwork {manifest['topwork']} for {task}: {one} gets {given}.\n"
         f"Head: `{manifest['head']['method']}`, on {below} {_plain(manifest['backbone']['name'])}.\n"
     )
 
@@ -138,7 +154,15 @@ def _measured(metrics: Mapping[str, Metric], measured_on: str, proof: str) -> st
     return f"## Measured\n\nOn {_plain(measured_on)}. More in report.html.\n\n{table}\n{proven}"
 
 
-def _labels(labels: list[str]) -> str:
+def _labels(manifest: Mapping[str, Any]) -> str:
+    labels, about = manifest["labels"], manifest["calibration"]
+    if _is_numeric(manifest):
+        from topwork.tasks.regression import written
+
+        unit = about["high"] - about["low"]
+        low, high = (f"{'+' if about[side] >= 0 else ''}{written(about[side], unit)}" for side in ("low", "high"))
+        said = f"Nine of ten truths are expected between {low} and {high} of the number that is said."
+        return f"## What is measured\n\n{_plain(labels[0])}. {said}\n"
     shown = ", ".join(_plain(label) for label in labels[:MOST_LABELS])
     more = f", and {len(labels) - MOST_LABELS:,} more: see model.json" if len(labels) > MOST_LABELS else ""
     return f"## Labels\n\n{shown}{more}\n"
@@ -167,10 +191,17 @@ def _limits(manifest: Mapping[str, Any], recall: Mapping[str, Metric]) -> str:
     lines = [
         f"* Measured on {one}s like those it was trained on; on others it may do worse, nobody has measured how much."
     ]
-    if not manifest["multilabel"]:
+    if _is_numeric(manifest):
+        lines.append(f"* Gives a number for every {one}, also for one that {none} of what it was trained on.")
+    elif not manifest["multilabel"]:
         lines.append(f"* Names one of its labels for every {one}, also for one that {none} of them.")
     if manifest["head"]["kind"] == "knn":
         lines.append(f"* Holds the features of its training {one}s: pass it on only where these may be passed on.")
+    if masked := manifest.get("redact"):
+        lines.append(
+            f"* Texts are masked before they are read, as in training: {_plain(', '.join(masked['kinds']))}. Topwork "
+            "does so by itself; who asks the graph alone masks first, by topwork.modalities.redaction.Redaction."
+        )
     if _is_counted(manifest):
         lines.append("* Whether a word was in its training texts can be told: pass it on only where that may be known.")
     lines += [

@@ -2,6 +2,7 @@
 
     model = load("models/photos")
     model.predict("new.jpg").label                      # also bytes, PIL images, arrays, and lists of them
+    model.predict("house.jpg").value                    # of a model of numbers, with .low and .high
     for answer in model.stream(paths): ...              # Prediction or Skipped, in order
     load("models/reviews").predict("What a film!")      # of texts: a str is the text, a Path a file that holds one
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -26,8 +27,10 @@ import numpy as np
 
 from topwork import settings
 from topwork.artefact import bundle, pixels, texts
+from topwork.artefact.sealed import Seal
 from topwork.errors import BadData, BadSetting, BadWeights, StoreError
 from topwork.modalities.readers import open_reader
+from topwork.modalities.redaction import Redaction
 from topwork.modalities.text import Reader
 from topwork.types import Card, Skipped
 
@@ -46,14 +49,21 @@ class Prediction:
     """What a model says of one input."""
 
     input: str  # its path, the beginning of a text, or "input 3"
-    label: str  # the most probable one
+    label: str  # the most probable one; of a model of numbers: what is measured
     probability: float
     top: tuple[tuple[str, float], ...]  # the most probable labels, best first
     labels: tuple[str, ...] | None = None  # multi-label only: all labels with a probability above 0.5
     cut: bool = False  # a text so long that its end was not read
+    value: float | None = None  # of a model of numbers, whose probability is that of low to high
+    low: float | None = None
+    high: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
+        if self.value is not None:
+            told: dict[str, Any] = {"input": self.input, "label": self.label, "value": self.value}
+            told |= {"low": self.low, "high": self.high}
+            return {**told, "cut": True} if self.cut else told
         record: dict[str, Any] = {"input": self.input, "label": self.label, "probability": self.probability}
         record["top"] = [[label, p] for label, p in self.top]
         if self.labels is not None:
@@ -81,6 +91,7 @@ class Model:
     folder: Path
     manifest: Mapping[str, Any]  # what model.json holds
     threads: int  # inputs that run side by side
+    seal: Seal | None = field(default=None, repr=False)  # of an encrypted one
 
     def __repr__(self) -> str:
         return f"Model({str(self.folder)!r}, {self.task}, {len(self.labels)} labels)"
@@ -105,6 +116,15 @@ class Model:
         """Whether an input may have several labels at once."""
         return self.manifest["multilabel"]
 
+    @property
+    def numeric(self) -> bool:
+        """Whether it gives a number."""
+        return self.manifest["head"]["activation"] == "identity"
+
+    def contents(self, file: str) -> bytes:
+        """A file of the folder, opened if it is encrypted."""
+        return bundle.contents(self.folder, file, self.seal)
+
     @cached_property
     def card(self) -> Card:
         """Facts about the backbone."""
@@ -115,7 +135,9 @@ class Model:
         """The numbers of report.json."""
         path = self.folder / "report.json"
         try:
-            return json.loads(path.read_bytes())
+            return json.loads(self.contents(path.name))
+        except BadWeights:  # an encrypted one that was changed
+            raise
         except (OSError, ValueError) as error:
             raise StoreError(f"{path} is missing or damaged; the model itself can be used without it") from error
 
@@ -124,7 +146,8 @@ class Model:
         """The graph, ready to run."""
         from topwork.nn.session import session
 
-        opened = session(self.folder / "model.onnx", threads=1)
+        graph = bundle.CHECKED[0]
+        opened = session(self.folder / graph if self.seal is None else self.contents(graph), threads=1)
         width = opened.get_outputs()[0].shape[-1]
         if width != len(self.labels):
             raise BadWeights(f"{self.folder}: model.onnx has {width} classes, model.json {len(self.labels)} labels")
@@ -133,7 +156,13 @@ class Model:
     @cached_property
     def reader(self) -> Reader:
         """What turns texts into the graph's numbers; of models of texts."""
-        return open_reader(bundle.reader_files(self.folder, self.manifest))
+        return open_reader(bundle.reader_files(self.folder, self.manifest, self.seal))
+
+    @cached_property
+    def redaction(self) -> Redaction | None:
+        """What is masked in texts before they are read, as in training; None: nothing."""
+        facts = self.manifest.get("redact")
+        return Redaction.of_facts(facts) if facts and self.modality == "text" else None
 
     def is_single(self, x: Any) -> bool:
         """Whether this is one input, not many."""
@@ -159,14 +188,15 @@ class Model:
         return np.stack(rows) if rows else np.zeros((0, len(self.labels)), np.float32)  # (N, C)
 
     def rows(self, inputs: Iterable[Any]) -> Iterator[NDArray[np.float32] | Skipped]:
-        """(C,) probabilities of each input, in order; unreadable ones are Skipped."""
+        """(C,) probabilities of each input, in order, or (1,) its number; unreadable ones are Skipped."""
         return (one.row for one in self._answered(inputs))
 
     def features(self, inputs: Iterable[Any]) -> Iterator[NDArray[np.float32] | Skipped]:
         """(D,) what the head sees of each input, in order; unreadable ones are Skipped."""
         return (one.row for one in self._answered(inputs, "features"))
 
-    def _answered(self, inputs: Iterable[Any], output: str = "probabilities") -> Iterator[_Answer]:
+    def _answered(self, inputs: Iterable[Any], output: str = "") -> Iterator[_Answer]:
+        output = output or ("values" if self.numeric else "probabilities")
         try:
             items = enumerate(inputs, 1)
         except TypeError as error:
@@ -180,6 +210,8 @@ class Model:
         return chain.from_iterable(answered)
 
     def _answers(self, block: list[tuple[int, Any]], output: str) -> list[_Answer]:
+        if self.redaction is not None:
+            block = [(number, _masked(x, self.redaction)) for number, x in block]
         names = [self._kind.name_of(x, number) for number, x in block]
         feeds = self._fed_texts if self.modality == "text" else self._fed_images
         return [
@@ -203,6 +235,8 @@ class Model:
 
     def _fed_texts(self, block: list[Any]) -> Iterator[_Fed]:
         read = [_or_why(texts.text, x) for x in block]
+        if self.redaction is not None:  # of files and bytes, too; masking twice changes nothing
+            read = [self.redaction.text(text) if isinstance(text, str) else text for text in read]
         known = [text for text in read if isinstance(text, str)]
         tokens = self.reader.read(known)
         ends = np.searchsorted(tokens.owner, np.arange(len(known) + 1))  # where the windows of a text begin
@@ -217,6 +251,10 @@ class Model:
 
     def _prediction(self, answer: _Answer, top: int) -> Prediction:
         row, labels = answer.row, self.labels
+        if self.numeric:
+            value, about = float(row[0]), self.manifest["calibration"]
+            low, high = value + about["low"], value + about["high"]
+            return Prediction(answer.name, labels[0], about["band"], (), None, answer.cut, value, low, high)
         order = np.argsort(-row, kind="stable")
         best = tuple((labels[i], float(row[i])) for i in order[:top])
         sure = tuple(labels[i] for i in order if row[i] > SURE) if self.multilabel else None
@@ -226,13 +264,21 @@ class Model:
 def load(folder: str | os.PathLike[str], threads: int | None = None) -> Model:
     """Open the folder that `fit` wrote, after its files have been compared with their checksums."""
     folder = Path(folder)
-    manifest = bundle.read(folder)
-    model = Model(folder, manifest, threads or settings.threads().value)
+    seal = bundle.seal_of(folder)
+    manifest = bundle.read(folder, seal)
+    model = Model(folder, manifest, threads or settings.threads().value, seal)
     try:
         _ = model.labels, model.task, model.multilabel, model.card
     except (KeyError, TypeError) as error:
         raise StoreError(f"{folder / bundle.MARKER} is damaged: {error}. Fit again") from error
     return model
+
+
+def _masked(x: Any, redaction: Redaction) -> Any:
+    """A text, or a pair, without what must not be seen in an answer's name either; anything else as it is."""
+    if isinstance(x, str):
+        return redaction.text(x)
+    return tuple(map(redaction.text, x)) if isinstance(x, tuple) and all(isinstance(part, str) for part in x) else x
 
 
 def _or_why(read: Callable[..., Any], *given: Any) -> Any:

@@ -2,6 +2,7 @@
 
     pixels uint8 (N, H, W, 3), any H, W -> geometry -> normalise -> trunk -> head ->
         probabilities float32 (N, C), logits float32 (N, C), features float32 (N, D)
+        of numbers: values float32 (N, 1) in place of the probabilities
     ids int64 (W, L), weights float32 (W, L), all windows of one text -> trunk -> mean over the windows -> head ->
         the same with N = 1
 
@@ -23,7 +24,6 @@ from topwork.types import Backbone, Head
 if TYPE_CHECKING:
     import onnx
 
-OUTPUTS = ("probabilities", "logits", "features")
 INPUTS = ("ids", "weights")  # of texts
 
 _WINDOWS = """
@@ -153,11 +153,13 @@ def _expose(model: onnx.ModelProto, name: str, head: Head) -> None:
     """Show the features beside the head's outputs, under their plain name, and fix the order of the outputs."""
     from onnx import TensorProto, helper
 
+    from topwork.nn import onnx_graph
+
     if not any(name in node.output for node in model.graph.node):
         raise BadWeights(f"The joined graph has no tensor '{name}': the trunk's output was lost on the way")
     model.graph.node.append(helper.make_node("Identity", [name], ["features"], name="features"))
     known = {output.name: output for output in model.graph.output}
     known["features"] = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", _width(head)])
-    ordered = [known[output] for output in OUTPUTS]
+    ordered = [known[output] for output in (onnx_graph.answer_of(head), "logits", "features")]
     model.graph.ClearField("output")
     model.graph.output.extend(ordered)

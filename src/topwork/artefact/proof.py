@@ -1,12 +1,15 @@
 """Proof that the saved folder answers as the trained model did: a new process, the raw items, every label the same.
 
-    python -m topwork.artefact.proof FOLDER       standard input: items, one JSON line; output: rows of float32 (N, C)
+    python -m topwork.artefact.proof FOLDER       standard input: items, and what is known of remote ones, one JSON line
+                                                  output: rows of float32 (N, C)
 
 Items are paths of images, or the texts themselves. The new process knows nothing but these and the folder; the
 comparison happens here. It must hold that
 
     label_saved = label_trained for every item    (multi-label: the same set of labels above 0.5)
     max |p_saved - p_trained| <= TOLERANCE        (the same labels at another temperature are not the same model)
+    of numbers: max |z_saved - z_trained| <= TOLERANCE times the standard deviation of z_trained, or ROUNDINGS of the
+    largest, where so much is lost when float32 adds what is small to what is large
 
 Two sums of the same numbers in another order differ by about 1e-6, so where two labels lie within NOISE of each other,
 in both answers, neither is better: such ties are counted and said, not hidden. NOISE is fixed beforehand; with the
@@ -38,13 +41,14 @@ import numpy as np
 from topwork.artefact import bundle
 from topwork.artefact.texts import shortened
 from topwork.errors import ProofFailed
-from topwork.store import Store
+from topwork.store import Store, remote
 from topwork.types import VERSION, Progress, silent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NOISE = 1e-4  # probabilities this close are a tie
+ROUNDINGS = 8  # of float32, at the largest number
 TOLERANCE = 1e-3  # largest difference that is still the same model
 LARGEST_BYTES = 64_000_000  # answers beyond this size are not remembered
 
@@ -55,10 +59,11 @@ class Proof:
 
     items: int
     ties: int  # items whose two best labels are equally probable and came in another order
-    max_difference: float  # of any probability
+    max_difference: float  # of any probability; of numbers: in standard deviations of what the model says
     seconds: float
     reused: bool  # the answers were known from before; the comparison is new
     modality: str = "image"
+    numeric: bool = False
 
     @property
     def agreement(self) -> float:
@@ -68,6 +73,11 @@ class Proof:
     @property
     def fact(self) -> str:
         """What was shown, without how long it took: the same for the same model."""
+        if self.numeric:
+            return (
+                f"same number for {self.items:,} of {self.items:,} {self.modality}s, largest difference "
+                f"{self.max_difference:.1e} standard deviations"
+            )
         tied = f" ({self.ties} more are ties within {NOISE:g})" if self.ties else ""
         return (
             f"same label for {self.items - self.ties:,} of {self.items:,} {self.modality}s{tied}, "
@@ -105,18 +115,22 @@ def prove(
     if expected.shape != shape or not len(items):
         raise ProofFailed(f"Nothing to compare: probabilities of shape {expected.shape} for {shape} items and labels")
     key = _key(manifest, contents) if contents is not None else b""
-    answers = _remembered(store, key, shape) if store is not None and key else None
-    multilabel = manifest["multilabel"]
-    reused = answers is not None and _same(answers, expected, multilabel, tolerance)  # else asked again, to be sure
+    multilabel, numeric = manifest["multilabel"], manifest["head"]["activation"] == "identity"
+    unit = _unit(expected, tolerance) if numeric else np.float32(1)
+    answers, expected = _remembered(store, key, shape) if store is not None and key else None, expected / unit
+    reused = answers is not None and _same(answers / unit, expected, multilabel, tolerance)  # else asked again
     if answers is None or not reused:
         answers = _ask(folder, items, shape, progress, _modality(manifest))
         if store is not None and key and answers.nbytes <= LARGEST_BYTES:
             store.put_many("proof", [(key, answers.tobytes())])
+    answers = answers / unit
     other, tied = disagreement(answers, expected, multilabel)
     if not _same(answers, expected, multilabel, tolerance):
-        raise ProofFailed(_complaint(answers, expected, other, items, manifest["labels"], tolerance))
+        complaint = _other_numbers if numeric else _complaint
+        raise ProofFailed(complaint(answers * unit, expected * unit, other, items, manifest["labels"], tolerance))
     worst = float(np.abs(answers - expected).max())
-    return Proof(len(items), int(tied.sum()), worst, time.monotonic() - began, reused, _modality(manifest))
+    seconds = time.monotonic() - began
+    return Proof(len(items), int(tied.sum()), worst, seconds, reused, _modality(manifest), numeric)
 
 
 def _modality(manifest: Mapping[str, Any]) -> str:
@@ -163,6 +177,30 @@ def _complaint(
     )
 
 
+def _other_numbers(
+    answers: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    _other: NDArray[np.bool_],
+    items: Sequence[str],
+    labels: Sequence[str],
+    tolerance: float,
+) -> str:
+    difference = np.abs(answers - expected)[:, 0]  # (N,)
+    row, allowed = int(difference.argmax()), tolerance * _unit(expected, tolerance)
+    said, meant = (f"{labels[0]} {z[row, 0]:.6g}" for z in (answers, expected))
+    count = int((difference > allowed).sum())
+    return (
+        f"The saved model is not the trained one: {count:,} of {len(items):,} numbers differ by more than "
+        f"{allowed:.2g}; {shortened(items[row], 300)}: saved {said}, trained {meant}"
+    )
+
+
+def _unit(expected: NDArray[np.float32], tolerance: float) -> np.float32:
+    """What differences of numbers are measured in: how far they lie from each other, as far as float32 can tell."""
+    finest = ROUNDINGS * np.finfo(np.float32).eps * float(np.abs(expected).max()) / tolerance
+    return np.float32(max(float(expected.std(dtype=np.float64)), finest) or 1.0)
+
+
 def _ask(
     folder: Path, items: Sequence[str], shape: tuple[int, int], progress: Progress, modality: str
 ) -> NDArray[np.float32]:
@@ -195,7 +233,7 @@ def _exchange(
 ) -> int:
     """Send the items, fill in the answers as they come; how many came."""
     try:
-        to.write(json.dumps(list(items)).encode() + b"\n")
+        to.write(json.dumps([list(items), remote.handover(items)]).encode() + b"\n")
         to.flush()
     except BrokenPipeError:
         return 0
@@ -251,7 +289,8 @@ def _answer() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent decides
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not end up among the numbers
-    items = json.loads(sys.stdin.buffer.readline())
+    items, known = json.loads(sys.stdin.buffer.readline())
+    remote.take_over(known)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     for row in load(sys.argv[1]).rows(items):
         if isinstance(row, Skipped):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from topwork.artefact.bundle import STATISTICS
+from topwork.artefact.bundle import STATISTICS, contents
+from topwork.artefact.sealed import Seal
 from topwork.errors import BadSetting
 from topwork.nn.class_statistics import ClassStatistics
 
@@ -49,10 +50,10 @@ def unpack(data: bytes) -> ClassStatistics:
     return ClassStatistics(a["counts"], means, a["axes"].astype(np.float32) * a["scale"], a["rest"])
 
 
-def read(folder: Path) -> ClassStatistics:
+def read(folder: Path, seal: Seal | None = None) -> ClassStatistics:
     """Those of a saved model, whose files were compared with their checksums before."""
     try:
-        return unpack((folder / STATISTICS).read_bytes())
+        return unpack(contents(folder, STATISTICS, seal))
     except FileNotFoundError as error:
         raise BadSetting(
             f"{folder} holds no {STATISTICS}: an older version wrote it, or it gives several labels. Fit again, and "

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import typer
 
-from topwork.cli import backbones, cache, data, extend, fit, listing, model, pretrain, rank, sweep
+from topwork.cli import backbones, cache, data, extend, fit, key, listing, model, pretrain, rank, redact, sweep
 from topwork.types import VERSION
 
 OTHERS_SECONDS = 3.0  # until another process says what ended it, if nobody ends it before
@@ -34,9 +34,11 @@ extend.add_to(app)
 pretrain.add_to(app)
 rank.add_to(app)
 data.add_to(app)
+redact.add_to(app)
 listing.add_to(app)
 backbones.add_to(app)
 cache.add_to(app)
+key.add_to(app)
 
 
 def _version(asked: bool) -> None:
@@ -79,6 +81,7 @@ def main() -> NoReturn:
 def _end(line: str, code: int, late: bool = False) -> NoReturn:
     """Say one line and leave at once: worker threads that still run native code are not waited for."""
     from topwork import processes
+    from topwork.store.database import hidden
 
     other = processes.started() > 1 and os.environ["RANK"] != "0"
     if other and code == 130:
@@ -86,7 +89,9 @@ def _end(line: str, code: int, late: bool = False) -> NoReturn:
     if line and (late or other):
         time.sleep(OTHERS_SECONDS)
     if line:
-        print(" ".join(line.split()), file=sys.stderr)
+        print(hidden(" ".join(line.split())), file=sys.stderr)  # an address may hold a password
+    if code == 0 and (store := sys.modules.get("topwork.store.cache")):
+        store.close_all()  # what was used is written down, which an exit at once would not do
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -8,9 +8,18 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import typer
 
 from topwork.types import Watch
 
+if TYPE_CHECKING:
+    from topwork.artefact.model import Model
+
+QUERY = typer.Option(
+    None, help='Of a database (DATA is sqlite:///file.db, postgresql://...): "select path, label ...".'
+)
 LOSSES = 3  # loss terms that the bar has room for
 
 
@@ -63,3 +72,10 @@ def show(renderable: object) -> None:
     from rich.console import Console
 
     Console(highlight=False).print(renderable)
+
+
+def whereabouts(model: Model) -> str:
+    """Where a new model and its report lie, and how they are used."""
+    what = '"some text"' if model.modality == "text" else "FILE"
+    report = f"topwork decrypt {model.folder} --out FOLDER" if model.seal else str(model.folder / "report.html")
+    return f"model   {model.folder}\nreport  {report}\nuse     topwork predict {model.folder} {what}"

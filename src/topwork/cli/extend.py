@@ -6,10 +6,12 @@ from pathlib import Path
 
 import typer
 
+from topwork.cli.places import places
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command()(extend)
+    app.command()(places("cache", "encrypt", "key_file")(extend))
 
 
 def extend(
@@ -24,7 +26,7 @@ def extend(
 ) -> None:
     """Teach a saved model further classes; the old data are not needed."""
     from topwork import verbs
-    from topwork.cli.console import show, watching
+    from topwork.cli.console import show, watching, whereabouts
     from topwork.evaluation import retention
     from topwork.evaluation.report import terminal
 
@@ -34,7 +36,4 @@ def extend(
         )
     show(retention.lines(made.report["retention"]))
     show(terminal(made.report))
-    what = '"some text"' if made.modality == "text" else "FILE"
-    typer.echo(
-        f"\nmodel   {made.folder}\nreport  {made.folder / 'report.html'}\nuse     topwork predict {made.folder} {what}"
-    )
+    typer.echo(f"\n{whereabouts(made)}")

@@ -9,8 +9,10 @@ import typer
 ROOMS = {
     "sources": "sources",
     "splits": "data.split",
+    "recognisers": "modalities.recognisers",
     "backbones": "backbones.sources",
     "probes": "adaptation.probe",
+    "reductions": "adaptation.reduction",
     "pretraining": "adaptation.pretraining",
     "checks": "evaluation.checks",
     "scores": "ranking",

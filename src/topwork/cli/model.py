@@ -2,45 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from topwork.cli.console import QUERY
+from topwork.cli.places import places
 
 if TYPE_CHECKING:
     from topwork.artefact.model import Prediction
     from topwork.types import Skipped
 
+SAME = "sql"  # --to: the database that the query reads
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command()(predict)
-    app.command()(evaluate)
+    app.command()(places("key_file")(predict))
+    app.command()(places("key_file")(evaluate))
 
 
 def predict(
     model: str = typer.Argument(..., help="Folder of a saved model."),
     inputs: list[str] = typer.Argument(
         ...,
-        help="Images: files, folders, or - for paths on standard input. Texts: a text in quotation marks, a file that "
-        "is one text, a folder of .txt files, a table (csv, tsv, jsonl, parquet), or - for a text a line.",
+        help="Images: files, folders, addresses (s3://, https:// ...), or - for paths on standard input. Texts: a text "
+        "in quotation marks, a file that is one text, a folder of .txt files, a table (csv, tsv, jsonl, parquet), or - "
+        "for a text a line. Of either: a database (sqlite:///file.db, postgresql://...) with --query.",
     ),
+    query: str = typer.Option(None, help='Rows of a database to judge: "select id, text from reviews".'),
+    key: str = typer.Option(None, help="Column of the query that names a row: id. Guessed and said otherwise."),
+    to: str = typer.Option(None, help="Write answers to a table: sql (where the query reads), or another database."),
+    table: str = typer.Option(None, help="Name of that table: made if absent, appended to if it fits. All or nothing."),
     item_column: str = typer.Option(None, help="Column of a table that holds the texts. Guessed and said otherwise."),
     as_json: bool = typer.Option(False, "--json", help="Print a JSON list of {input, label, probability, top}."),
-    as_csv: bool = typer.Option(False, "--csv", help="Print input,label,probability."),
+    as_csv: bool = typer.Option(False, "--csv", help="Print input,label,probability; of numbers input,value,low,high."),
     top: int = typer.Option(5, min=1, help="How many labels to show of each."),
 ) -> None:
-    """Say what is in pictures, or what texts are about."""
-    from topwork import verbs
+    """Say what is in pictures, what texts are about, or the number that is measured."""
+    from topwork import verbs, writing_back
     from topwork.cli import texts
     from topwork.errors import BadData, BadSetting
+    from topwork.store.database import is_database
     from topwork.types import Skipped
 
-    if as_json and as_csv:
-        raise BadSetting("--json and --csv exclude each other")
+    if bool(as_json) + bool(as_csv) + bool(to) > 1:
+        raise BadSetting("--json, --csv and --to exclude each other")
+    place = next((name for name in inputs if is_database(name)), None)
+    if place is not None and len(inputs) > 1:
+        raise BadSetting("a database is asked alone. Expected one address and a --query")
+    if place is None and (query or key or to == SAME):
+        raise BadSetting(
+            "--query, --key and --to sql are for rows of a database. Expected sqlite:///file.db or the like"
+        )
+    if table and not to:
+        raise BadSetting("--table names where --to writes. Add --to sql, or --to and the address of a database")
     skipped: list[Skipped] = []
     seen = 0
 
@@ -63,12 +84,28 @@ def predict(
                 yield result
 
     opened = verbs.load(model)
-    if opened.modality == "text":
-        predictions = good(opened.stream(texts.asked(inputs, item_column, skip, note), top=top))
+    if place is not None:
+        opening: Any = writing_back.judged(opened, place, query, key, item_column, top)
     else:
-        paths = (line for name in inputs for line in ((x.rstrip("\n") for x in sys.stdin) if name == "-" else (name,)))
-        predictions = good(verbs.stream(opened, [path for path in paths if path], top=top))
-    (_json if as_json else _csv if as_csv else _table)(predictions)
+        if opened.modality == "text":
+            results = opened.stream(texts.asked(inputs, item_column, skip, note), top=top)
+        else:
+            paths = (x for name in inputs for x in ((y.rstrip("\n") for y in sys.stdin) if name == "-" else (name,)))
+            results = verbs.stream(opened, [path for path in paths if path], top=top)
+        opening = contextlib.nullcontext(writing_back.Judged.by_input(results))
+    if to:
+        where = place if place and to == SAME else to
+        count = writing_back.write_back(opened, opening, where, table, listen=lambda one: list(good([one])), say=note)
+        typer.echo(f"{table}: {count:,} rows written")
+    else:
+        with opening as found:
+            for line in found.notes:
+                note(line)
+            predictions = good(one for _, one in found.answers)
+            if as_csv:
+                _csv(predictions, opened.numeric)
+            else:
+                (_json if as_json else _table)(predictions)
     if not seen:
         raise BadData(f"None of the {len(skipped)} inputs could be used")
 
@@ -81,15 +118,24 @@ def _json(predictions: Iterator[Prediction]) -> None:
     typer.echo("]" if before != "[" else "[]")
 
 
-def _csv(predictions: Iterator[Prediction]) -> None:
+def _csv(predictions: Iterator[Prediction], numeric: bool) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["input", "label", "probability"])
-    for prediction in predictions:
-        writer.writerow([prediction.input, prediction.label, f"{prediction.probability:.6f}"])
+    writer.writerow(["input", "value", "low", "high"] if numeric else ["input", "label", "probability"])
+    for one in predictions:
+        told = [one.value, one.low, one.high] if numeric else [one.label, f"{one.probability:.6f}"]
+        writer.writerow([one.input, *(f"{x:.6g}" if isinstance(x, float) else x for x in told)])
 
 
 def _table(predictions: Iterator[Prediction]) -> None:
+    from topwork.tasks.regression import written
+
     for prediction in predictions:
+        if prediction.value is not None:
+            low, high = prediction.low or 0.0, prediction.high or 0.0
+            value, low, high = (written(x, high - low) for x in (prediction.value, low, high))
+            about = f"{prediction.probability:.0%} between {low} and {high}"
+            typer.echo(f"{prediction.input}\t{prediction.label} {value}\t{about}")
+            continue
         others = "  ".join(f"{label} {p:.3f}" for label, p in prediction.top if label != prediction.label)
         typer.echo(f"{prediction.input}\t{prediction.label} {prediction.probability:.3f}\t{others}")
 
@@ -97,6 +143,7 @@ def _table(predictions: Iterator[Prediction]) -> None:
 def evaluate(
     model: str = typer.Argument(..., help="Folder of a saved model."),
     data: str = typer.Argument(..., help="Labelled data: a folder per class, or a table."),
+    query: str = QUERY,
     item_column: str = typer.Option(None, help="Column of a table that holds the images or texts."),
     label_column: str = typer.Option(None, help="Column of a table that holds the labels."),
     as_json: bool = typer.Option(False, "--json", help="Print the numbers as JSON."),
@@ -113,7 +160,8 @@ def evaluate(
 
     opened = verbs.load(model)
     with watching(as_json) as watch:
-        dataset = verbs.read(data, item_column=item_column, label_column=label_column)
+        columns = {"item_column": item_column, "label_column": label_column, "numeric": opened.numeric}
+        dataset = verbs.read(data, query=query, **columns)
         numbers = verbs.evaluate(opened, dataset, watch=watch)
     if report:
         write_file(Path(report), render(numbers, thumbnails(dataset.root, numbers)).encode())

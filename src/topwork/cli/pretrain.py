@@ -6,10 +6,12 @@ from pathlib import Path
 
 import typer
 
+from topwork.cli.places import places
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command()(pretrain)
+    app.command()(places("cache")(pretrain))
 
 
 def pretrain(

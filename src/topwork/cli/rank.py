@@ -6,14 +6,22 @@ from pathlib import Path
 
 import typer
 
+from topwork.cli.console import QUERY
+from topwork.cli.places import places
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command()(rank)
+    app.command()(places("cache", "encrypt", "key_file")(rank))
 
 
 def rank(
-    data: str = typer.Argument(..., help="A folder with a folder per class, or a table (csv, tsv, jsonl, parquet)."),
+    data: str = typer.Argument(
+        ...,
+        help="Images or texts: a folder per class, a table (csv, tsv, jsonl, parquet), a database."
+        " Also in a zip or tar, or at s3://, gs://, https://.",
+    ),
+    query: str = QUERY,
     backbones: str = typer.Option("auto", help="Backbones, separated by commas. auto: all that are on this machine."),
     max_latency: str = typer.Option(
         None, help="Time for one image on one thread, e.g. 20ms: slower ones are left out."
@@ -22,7 +30,7 @@ def rank(
     sample: int = typer.Option(1000, min=20, help="Images to measure on: more = surer, slower."),
     tolerance: float = typer.Option(0.25, min=0, help="Points of expected accuracy that a faster one may cost."),
     item_column: str = typer.Option(None, help="Column of a table that holds the images. Guessed and said otherwise."),
-    label_column: str = typer.Option(None, help="Column of a table that holds the labels. Guessed and said otherwise."),
+    label_column: str = typer.Option(None, help="Column of the labels, else guessed; A,B,C: 0 or 1 in each."),
     engine: str = typer.Option("auto", help="auto, onnxruntime or torch."),
     seed: int = typer.Option(0, help="One seed for everything."),
     out: Path = typer.Option(None, help="Write a page with the plot of accuracy against latency here: report.html."),
@@ -38,6 +46,7 @@ def rank(
     with watching(as_json) as watch:
         numbers = verbs.rank(
             data,
+            query=query,
             backbones=backbones,
             max_latency=max_latency,
             max_size=max_size,

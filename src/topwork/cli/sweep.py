@@ -8,10 +8,12 @@ from typing import Any
 
 import typer
 
+from topwork.cli.places import places
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the application."""
-    app.command()(sweep)
+    app.command()(places("cache", "encrypt", "key_file")(sweep))
 
 
 def sweep(

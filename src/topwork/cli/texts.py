@@ -18,7 +18,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from topwork.errors import BadData
+from topwork.errors import BadData, StoreError
+from topwork.store import remote
 from topwork.types import Skipped
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -39,6 +40,8 @@ def asked(
     for argument in arguments:
         if argument == "-":
             yield from lines(sys.stdin.buffer)
+        elif remote.is_remote(argument) or "::" in argument:
+            yield from _remote(remote.welcome(argument), column, skip, say)
         elif os.path.isdir(argument):
             yield from _folder(argument, skip)
         elif not os.path.exists(argument):
@@ -69,17 +72,37 @@ def _folder(folder: str, skip: Callable[[Skipped], None]) -> Iterator[_File]:
         yield from _content(str(path), skip)
 
 
+def _remote(
+    path: str, column: str | None, skip: Callable[[Skipped], None], say: Callable[[str], None]
+) -> Iterator[Any]:
+    """What lies at an address or in an archive: as here."""
+    from topwork.sources._walk import join, walk
+
+    if not remote.isdir(path):
+        yield from _rows(path, column, skip) if path.lower().endswith(TABLES) else _content(path, skip, say)
+        return
+    others = [f"{path}/{join(rel, name)}" for rel, here in walk(path) for name, _ in here.others]
+    found = [name for name in others if name.lower().endswith(".txt")]
+    if not found:
+        raise BadData(f"{path}: no .txt file in this folder or below it")
+    with remote.ahead(found):
+        for one in found:
+            yield from _content(one, skip)
+
+
 def _content(path: str, skip: Callable[[Skipped], None], say: Callable[[str], None] | None = None) -> Iterator[_File]:
     from topwork.sources._encoding import encoding_of
 
     try:
-        if not os.path.isfile(path):
+        if not remote.isfile(path):
             raise BadData("is no file")
         encoding = encoding_of(path)
         if encoding.damaged:
             raise BadData("not UTF-8. Save it again as UTF-8")
         with encoding.open(path) as file:
             text = file.read()
+    except StoreError:
+        raise
     except (BadData, OSError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         skip(Skipped(path, why.removeprefix(f"{path}: ")))

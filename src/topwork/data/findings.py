@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,9 @@ class Words:
     look: str  # advice about blank ones
 
 
+Likeness = Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]
+"""likeness(rows, others) -> (P,) 0..1: how much the items of each pair of rows have in common."""
+
 WORDS = {
     "image": Words(
         "image", "images", "picture", "pictures",
@@ -40,8 +44,10 @@ WORDS = {
         "without a letter or digit", "look at them: is something lost?",
     ),
 }  # fmt: skip
+COMMON = 0.2  # share of the items from which a suspicion is what the set is like
 SHARE = 0.05  # of a second language or script, from which it is worth saying
 
+FAR = 8.0  # robust standard deviations from the median: beyond them one normal number in 10^15 lies
 FEW = 10  # items of a class below which nothing said about it is worth much
 HELD_OUT = ("test", "val")
 
@@ -49,23 +55,33 @@ HELD_OUT = ("test", "val")
 def about(
     dataset: Dataset,
     same: NDArray[np.int32],
+    near: NDArray[np.int32],
     twin: NDArray[np.int32],
     blank: NDArray[np.bool_],
     facts: Mapping[str, Any],
+    likeness: Likeness,
 ) -> list[Finding | None]:
-    """Findings of the usable items; same (N,): copies, twin (N,): same picture or text, blank (N,): no content."""
+    """Findings of the usable items.
+
+    (N,) each: same: equal copies, near: copies, twin: copies and mirror images, blank: no content; likeness of pairs.
+    """
     targets = dataset.targets()
+    if dataset.numeric:
+        return [
+            *_copies(dataset, same, near, twin, likeness), crossing(dataset, twin), conflicts(dataset, twin),
+            _blank(dataset, blank), _far_numbers(dataset, targets), _unlabelled(dataset, twin), _languages(facts),
+        ]  # fmt: skip
     sizes = counts(targets, len(dataset.labels))
     return [
-        *_copies(dataset, same, twin),
-        _crossing(dataset, twin),
-        _conflicts(dataset, twin),
+        *_copies(dataset, same, near, twin, likeness),
+        crossing(dataset, twin),
+        conflicts(dataset, twin),
         _blank(dataset, blank),
         _label_names(dataset),
         _tiny(dataset, sizes),
         _imbalance(dataset, sizes),
         _missing_in_split(dataset, targets),
-        _unlabelled(dataset),
+        _unlabelled(dataset, twin),
         _languages(facts),
     ]
 
@@ -83,23 +99,47 @@ def unreadable(dataset: Dataset, bad: list[Skipped]) -> Finding | None:
     return Finding("unreadable", "warning", message, "left out", items=_few(s.item for s in bad))
 
 
-def _copies(dataset: Dataset, same: NDArray[np.int32], twin: NDArray[np.int32]) -> list[Finding | None]:
-    """Exact copies, and other copies of the same picture or text."""
-    words = words_of(dataset)
-    exact_rows, near_rows = _in_groups(same), _in_groups(twin)
-    near_rows = near_rows[np.isin(twin[near_rows], _groups_that_differ(twin, same))]
-    extra = len(same) - len(np.unique(same))
-    near = len(np.unique(same)) - len(np.unique(twin))
-    return [
-        _finding(
-            dataset, "exact_duplicates", "note", exact_rows, extra > 0,
-            f"{words.exact}: {_count(dataset, extra)}", "kept on one side of every split",
-        ),
-        _finding(
-            dataset, "near_duplicates", "note", near_rows, near > 0,
-            f"{words.near}: {_count(dataset, near)}", "kept on one side of every split",
-        ),
-    ]  # fmt: skip
+def _copies(
+    dataset: Dataset, same: NDArray[np.int32], near: NDArray[np.int32], twin: NDArray[np.int32], likeness: Likeness
+) -> list[Finding | None]:
+    """Exact copies, other copies of the same picture or text, mirrored ones; scores: how like the first of each."""
+    words, alone = words_of(dataset), np.arange(len(same), dtype=np.int32)
+    found = [
+        *duplicates(dataset, "exact_duplicates", words.exact, alone, same),
+        *duplicates(dataset, "near_duplicates", words.near, same, near),
+        *duplicates(dataset, "mirrored_duplicates", "mirror images of other pictures", near, twin),
+    ]
+    groups = {"exact_duplicates": same, "near_duplicates": near, "mirrored_duplicates": twin}
+    out: list[Finding | None] = []
+    for one in found:
+        rows = np.array(one.rows)
+        _, first, group = np.unique(groups[one.kind][rows], return_index=True, return_inverse=True)
+        scores = likeness(rows, rows[first[group]])
+        out.append(dataclasses.replace(one, scores=tuple(np.round(scores, 4).tolist())))
+    return out
+
+
+def duplicates(
+    dataset: Dataset,
+    kind: str,
+    what: str,
+    before: NDArray[np.int32],
+    after: NDArray[np.int32],
+    scores: NDArray[Any] | None = None,
+) -> list[Finding]:
+    """One kind of copies: rows of all groups (N,) that were several before; the first of each group is among them."""
+    rows = np.flatnonzero(np.isin(after, _groups_that_differ(after, before)))
+    if not len(rows):
+        return []
+    extra = len(np.unique(before)) - len(np.unique(after))
+    message, fix = (
+        f"{what}: {_count(dataset, extra)}",
+        "kept on one side of every split; topwork clean keeps one of each",
+    )
+    found = _finding(dataset, kind, "note", rows, True, message, fix)
+    if found is None or scores is None:
+        return [found] if found else []
+    return [dataclasses.replace(found, scores=tuple(np.round(scores[rows], 4).tolist()))]
 
 
 def left_out(dataset: Dataset, leaks: Mapping[int, int]) -> Finding | None:
@@ -115,7 +155,7 @@ def left_out(dataset: Dataset, leaks: Mapping[int, int]) -> Finding | None:
     return Finding("leakage", "warning", message, "left out of training", items=_few(item[r].as_py() for r in leaks))
 
 
-def _crossing(dataset: Dataset, twin: NDArray[np.int32]) -> Finding | None:
+def crossing(dataset: Dataset, twin: NDArray[np.int32]) -> Finding | None:
     """Pictures or texts that are still in more than one split."""
     where = {split: dataset.rows_of(split) for split in ("train", *HELD_OUT)}
     shared: list[NDArray[Any]] = []
@@ -134,7 +174,7 @@ def _crossing(dataset: Dataset, twin: NDArray[np.int32]) -> Finding | None:
     return _finding(dataset, "leakage", "error" if serious else "warning", rows, True, message, fix)
 
 
-def _conflicts(dataset: Dataset, twin: NDArray[np.int32]) -> Finding | None:
+def conflicts(dataset: Dataset, twin: NDArray[np.int32]) -> Finding | None:
     """The same picture or text with different labels."""
     rows = _in_groups(twin)
     targets = label_sets(dataset.targets()[rows])
@@ -150,7 +190,23 @@ def _conflicts(dataset: Dataset, twin: NDArray[np.int32]) -> Finding | None:
     kind = "an image" if dataset.modality == "image" else f"a {words.one}"
     several = f" If {kind} may have several labels, list them in one row" if not dataset.multilabel else ""
     message = f"{len(groups):,} {words.contents} have two different labels, e.g. {example}"
-    return _finding(dataset, "conflicting_labels", "warning", rows, True, message, f"at least one is wrong.{several}")
+    found = _finding(dataset, "conflicting_labels", "warning", rows, True, message, f"at least one is wrong.{several}")
+    if found is None or dataset.multilabel or dataset.numeric:
+        return found
+    return dataclasses.replace(found, suggest=_majority(dataset, twin[rows], dataset.targets()[rows]))
+
+
+def _majority(dataset: Dataset, groups: NDArray[Any], targets: NDArray[Any]) -> tuple[str, ...]:
+    """Of each row the label that more rows of its group have than any other; "" where there is none."""
+    votes: dict[int, Counter[int]] = defaultdict(Counter)
+    for group, target in zip(groups.tolist(), targets.tolist(), strict=True):
+        votes[group][target] += 1
+    best = {group: count.most_common(2) for group, count in votes.items()}
+    names = {
+        group: dataset.labels[two[0][0]] if len(two) == 1 or two[0][1] > two[1][1] else ""
+        for group, two in best.items()
+    }
+    return tuple(names[group] for group in groups.tolist())
 
 
 def _blank(dataset: Dataset, blank: NDArray[np.bool_]) -> Finding | None:
@@ -162,15 +218,22 @@ def _blank(dataset: Dataset, blank: NDArray[np.bool_]) -> Finding | None:
 
 def _label_names(dataset: Dataset) -> Finding | None:
     """Labels that a person would read as one: equal but for case, spaces or Unicode form (NFKC)."""
-    alike: dict[str, list[str]] = defaultdict(list)
-    for label in dataset.labels:
-        alike[" ".join(unicodedata.normalize("NFKC", label).casefold().split())].append(label)
+    alike: dict[str, list[int]] = defaultdict(list)
+    for c, label in enumerate(dataset.labels):
+        alike[" ".join(unicodedata.normalize("NFKC", label).casefold().split())].append(c)
     several = [group for group in alike.values() if len(group) > 1]
     if not several:
         return None
-    names = "; ".join(" and ".join(map(repr, group)) for group in several[:3])
+    names = "; ".join(" and ".join(repr(dataset.labels[c]) for c in group) for group in several[:3])
     message = f"{len(several):,} classes are written in several ways: {names}"
-    return Finding("label_names", "warning", message, "kept apart; rename them if they mean the same")
+    fix = "kept apart; rename them if they mean the same"
+    if dataset.multilabel:
+        return Finding("label_names", "warning", message, fix)
+    sizes, targets = counts(dataset.targets(), len(dataset.labels)), dataset.targets()
+    usual = {c: max(group, key=lambda one: (sizes[one], -one)) for group in several for c in group}
+    rows = np.flatnonzero(np.isin(targets, [c for c, name in usual.items() if c != name]))
+    found = _finding(dataset, "label_names", "warning", rows, True, message, fix)
+    return found and dataclasses.replace(found, suggest=tuple(dataset.labels[usual[int(targets[r])]] for r in rows))
 
 
 def _tiny(dataset: Dataset, sizes: NDArray[np.int64]) -> Finding | None:
@@ -182,9 +245,9 @@ def _tiny(dataset: Dataset, sizes: NDArray[np.int64]) -> Finding | None:
         f"{len(tiny):,} classes have fewer than {FEW} {words.many}: {', '.join(tiny[:5])}{' ...' * (len(tiny) > 5)}"
     )
     single = f" One {words.one} can be learnt or tested, not both" if sizes.min() == 1 else ""
-    return Finding(
-        "tiny_class", "warning" if single else "note", message, f"add {words.many} or merge classes.{single}"
-    )
+    fix = f"add {words.many} or merge classes.{single}"
+    rows = _rows_with(dataset, np.flatnonzero(sizes < FEW))
+    return _finding(dataset, "tiny_class", "warning" if single else "note", rows, True, message, fix)
 
 
 def _imbalance(dataset: Dataset, sizes: NDArray[np.int64]) -> Finding | None:
@@ -211,14 +274,43 @@ def _missing_in_split(dataset: Dataset, targets: NDArray[Any]) -> Finding | None
         return None
     parts = [f"{split} has no {', '.join(repr(n) for n in names[:5])}" for split, names in lacking.items()]
     fix = "such a class can never be predicted" if "train" in lacking else "scores say nothing about such a class"
-    return Finding("missing_in_split", "error" if "train" in lacking else "warning", "; ".join(parts), fix)
+    missing = np.flatnonzero(np.isin(dataset.labels, lacking.get("train", ())))
+    rows = _rows_with(dataset, missing)  # nothing like them is learnt from
+    severity = "error" if "train" in lacking else "warning"
+    return _finding(dataset, "missing_in_split", severity, rows, True, "; ".join(parts), fix)
 
 
-def _unlabelled(dataset: Dataset) -> Finding | None:
+def _far_numbers(dataset: Dataset, targets: NDArray[Any]) -> Finding | None:
+    """Numbers far from all others: |y - median| > FAR robust standard deviations, 1.4826 median |y - median|."""
+    known = np.flatnonzero(np.isfinite(targets))
+    away = np.abs(targets[known] - np.median(targets[known]))
+    scale = 1.4826 * float(np.median(away))
+    rows = known[away > FAR * scale] if scale > 0 else known[:0]
+    if not len(rows) or len(rows) > SHARE * len(known):  # a long tail is no mistake
+        return None
+    example = f"{dataset.table['item'][int(rows[0])].as_py()}: {targets[rows[0]]:g}"
+    message = f"{len(rows):,} numbers of '{dataset.labels[0]}' are far from all others, e.g. {example}"
+    return _finding(dataset, "far_numbers", "note", rows, True, message, "typing mistakes, another unit? Look at them")
+
+
+def _unlabelled(dataset: Dataset, twin: NDArray[np.int32]) -> Finding | None:
     rows = np.flatnonzero(dataset.table["target"].is_null().to_numpy(zero_copy_only=False))
-    return _finding(
-        dataset, "unlabelled", "note", rows, len(rows) > 0, f"{_count(dataset, len(rows))} without label", "not used"
-    )
+    message = f"{_count(dataset, len(rows))} without label"
+    found = _finding(dataset, "unlabelled", "note", rows, len(rows) > 0, message, "not used")
+    if found is None or dataset.multilabel or dataset.numeric:
+        return found
+    targets = dataset.targets()
+    known = targets >= 0
+    low, high = np.full(int(twin.max()) + 1, len(dataset.labels)), np.full(int(twin.max()) + 1, -1)
+    np.minimum.at(low, twin[known], targets[known])
+    np.maximum.at(high, twin[known], targets[known])
+    copied = rows[low[twin[rows]] == high[twin[rows]]]  # a copy of it has a label, and no other has another
+    if not len(copied):
+        return found
+    better = dict(zip(copied.tolist(), high[twin[copied]].tolist(), strict=True))
+    suggest = tuple(dataset.labels[better[row]] if row in better else "" for row in rows.tolist())
+    fix = f"not used; the label of {len(copied):,} is known from a copy"
+    return dataclasses.replace(found, fix=fix, suggest=suggest)
 
 
 def _languages(facts: Mapping[str, Any]) -> Finding | None:
@@ -230,6 +322,23 @@ def _languages(facts: Mapping[str, Any]) -> Finding | None:
     return Finding(
         "languages", "note", f"texts in several languages: {said}", "expected? A backbone may know only some"
     )
+
+
+def suspicious(
+    dataset: Dataset, kind: str, rows: NDArray[Any], scores: NDArray[Any], message: str, fix: str, sure: bool = False
+) -> Finding | None:
+    """These rows with what was measured of them; what holds for many of all is said without rows, unless it is sure.
+
+    `message` has {} where "12 images" goes; scores (N,) of all items.
+    """
+    if not len(rows):
+        return None
+    said = message.format(_count(dataset, len(rows)))
+    if len(rows) > COMMON * len(dataset) and len(rows) > FEW and not sure:
+        said = f"{said}, of {len(dataset):,}: the set is so"
+        return Finding(kind, "note", said, "expected? Then there is nothing to do")
+    found = _finding(dataset, kind, "warning" if sure else "note", rows, True, said, fix)
+    return found and dataclasses.replace(found, scores=tuple(round(float(s), 4) for s in scores[rows]))
 
 
 def _finding(
@@ -248,12 +357,36 @@ def counts(targets: NDArray[Any], C: int) -> NDArray[np.int64]:
     return np.bincount(targets[targets >= 0], minlength=C)
 
 
+def spread_of(numbers: NDArray[Any]) -> dict[str, float]:
+    """Count, smallest, median and largest of the numbers that are known."""
+    known = numbers[np.isfinite(numbers)]
+    if not len(known):
+        return {"items": 0}
+    return {
+        "items": len(known),
+        "min": float(known.min()),
+        "median": float(np.median(known)),
+        "max": float(known.max()),
+        "mean": float(known.mean()),
+        "std": float(known.std()),
+    }
+
+
 def label_sets(targets: NDArray[Any]) -> NDArray[np.int32]:
     """(N,) numbers, equal where the labels are equal; -1 without label."""
+    if targets.dtype.kind == "f":
+        known = np.isfinite(targets)
+        return np.where(known, np.unique(targets, return_inverse=True)[1], -1).astype(np.int32)
     if targets.ndim == 1:
         return targets
     packed = np.packbits(targets, axis=1)
     return np.unique(packed, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int32)
+
+
+def _rows_with(dataset: Dataset, classes: NDArray[Any]) -> NDArray[np.int64]:
+    """Rows with one of these classes."""
+    targets = dataset.targets()
+    return np.flatnonzero(targets[:, classes].any(1) if targets.ndim == 2 else np.isin(targets, classes))
 
 
 def _in_groups(numbers: NDArray[np.int32]) -> NDArray[np.int64]:

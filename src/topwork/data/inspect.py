@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.data.findings import HELD_OUT, about, counts, label_sets, left_out, unreadable, words_of
+from topwork.data.findings import FEW, HELD_OUT, about, counts, label_sets, left_out, spread_of, unreadable, words_of
 from topwork.errors import BadData
-from topwork.store import Store
+from topwork.store import Store, remote
 from topwork.types import Dataset, Finding, Findings, Progress, Skipped, silent
 
 _SEVERITY = ("error", "warning", "note")
@@ -37,11 +37,12 @@ def inspect(
         first = f"e.g. {dataset.table['item'][0].as_py()}: {seen.reasons[0]}" if len(dataset) else "it has no items"
         raise BadData(f"{dataset.name}: none of its {len(dataset):,} {words.many} can be read, {first}")
     bad = [Skipped(dataset.table["item"][row].as_py(), why) for row, why in enumerate(seen.reasons) if why is not None]
-    whole, seen = dataset, seen.take(good)
+    whole = dataset
     if bad:
-        whole = dataset.take(good).replace(skipped=(*dataset.skipped, *bad))
+        whole, seen = dataset.take(good).replace(skipped=(*dataset.skipped, *bad)), seen.take(good)
     whole = whole.with_column("content", _binary(seen.contents))
-    twin = seen.twins(label_sets(whole.targets()))
+    labels = label_sets(whole.targets())
+    twin = seen.twins(near := seen.near(labels), labels)
     whole = whole.with_column("twin", _int32(twin))
 
     leaks = _leaking_rows(whole, twin) if drop_leaks else {}
@@ -52,10 +53,11 @@ def inspect(
         out = [
             Skipped(items[row].as_py(), f"same {words.content} as {items[held].as_py()}") for row, held in leaks.items()
         ]
-        whole, seen = whole.take(stay).replace(skipped=(*whole.skipped, *out)), seen.take(stay)
+        whole, seen, near = whole.take(stay).replace(skipped=(*whole.skipped, *out)), seen.take(stay), near[stay]
     whole, lost = _without_empty_labels(whole)
     twin = whole.table["twin"].to_numpy()
-    findings += [lost, *about(whole, same := seen.same(), twin, seen.blank, facts := seen.facts())]
+    findings += [lost, *about(whole, same := seen.same(), near, twin, seen.blank, facts := seen.facts(), seen.likeness)]
+    findings += seen.suspects(whole)
     found = sorted((f for f in findings if f), key=lambda f: _SEVERITY.index(f.severity))
     said = f"inspect: {len(good):,} readable, {len(bad):,} unreadable, {len(leaks):,} leaking training copies left out"
     facts = {**_facts(whole, len(bad), same, twin), **facts}
@@ -70,6 +72,9 @@ def check_trainable(dataset: Dataset) -> None:
         raise BadData(f"{dataset.name}: no labels. {expected}: a subfolder per class, or a table with a label column")
     targets = dataset.targets()
     training = ~np.isin(dataset.table["split"].cast("string").to_numpy(zero_copy_only=False), HELD_OUT)
+    if dataset.numeric:
+        _check_numbers(dataset, targets[training & np.isfinite(targets)])
+        return
     sizes = counts(targets[training], len(dataset.labels))
     with_items = [label for label, count in zip(dataset.labels, sizes, strict=True) if count]
     if not with_items:
@@ -82,6 +87,20 @@ def check_trainable(dataset: Dataset) -> None:
         )
 
 
+def _check_numbers(dataset: Dataset, numbers: NDArray[Any]) -> None:
+    many = words_of(dataset).many
+    if len(numbers) < FEW:
+        raise BadData(
+            f"{dataset.name}: {len(numbers):,} training {many} with a number in '{dataset.labels[0]}'. "
+            f"Expected at least {FEW}"
+        )
+    if numbers.min() == numbers.max():
+        raise BadData(
+            f"{dataset.name}: '{dataset.labels[0]}' is {numbers[0]:g} for all {len(numbers):,} training {many}. "
+            "Expected different numbers"
+        )
+
+
 def _look(dataset: Dataset, store: Store | None, threads: int, progress: Progress) -> Any:
     """What the items tell, as arrays: contents, reasons, blank, and take, same, twins, facts."""
     if dataset.modality == "text":
@@ -90,7 +109,8 @@ def _look(dataset: Dataset, store: Store | None, threads: int, progress: Progres
         return inspect_text.look(dataset, progress)
     from topwork.data import inspect_image
 
-    return inspect_image.look(dataset, store, threads, progress)
+    with remote.ahead(dataset.paths()):
+        return inspect_image.look(dataset, store, threads, progress)
 
 
 def _facts(dataset: Dataset, unreadable: int, same: NDArray[np.int32], twin: NDArray[np.int32]) -> dict[str, Any]:
@@ -98,7 +118,9 @@ def _facts(dataset: Dataset, unreadable: int, same: NDArray[np.int32], twin: NDA
     splits = dataset.table["split"].cast("string").fill_null("unassigned").to_numpy(zero_copy_only=False)
     targets = dataset.targets()
 
-    def tally(labels: NDArray[Any]) -> dict[str, int]:
+    def tally(labels: NDArray[Any]) -> dict[str, Any]:
+        if dataset.numeric:
+            return spread_of(labels)
         return dict(zip(dataset.labels, map(int, counts(labels, len(dataset.labels))), strict=True))
 
     alone, different = len(np.unique(twin)), len(np.unique(same))
@@ -129,6 +151,8 @@ def _without_empty_labels(dataset: Dataset) -> tuple[Dataset, Finding | None]:
     """Classes that lost their last image are no classes."""
     import pyarrow as pa
 
+    if dataset.numeric:
+        return dataset, None
     sizes = counts(dataset.targets(), len(dataset.labels))
     if not dataset.labels or sizes.all():
         return dataset, None

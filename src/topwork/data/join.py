@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from topwork.errors import BadData
+from topwork.store import remote
 from topwork.types import Dataset
 
 if TYPE_CHECKING:
@@ -23,16 +23,19 @@ def join(train: Dataset, test: Dataset) -> Dataset:
         raise BadData(
             f"{train.name} has {train.modality}s and {test.name} has {test.modality}s. Expected the same kind in both"
         )
+    if train.numeric != test.numeric:
+        one, many = (test, train) if train.numeric else (train, test)
+        raise BadData(f"{many.name} has numbers as targets and {one.name} has classes. Expected the same kind in both")
     if train.multilabel != test.multilabel:
         one, many = (test, train) if train.multilabel else (train, test)
         raise BadData(f"{many.name} has lists of labels and {one.name} has single ones. Expected the same kind in both")
-    unknown = sorted(set(test.labels) - set(train.labels))
+    unknown = [] if train.numeric else sorted(set(test.labels) - set(train.labels))
     if unknown:
         raise BadData(
             f"{test.name} has labels that {train.name} has not: {', '.join(map(repr, unknown[:5]))}. "
             f"Expected some of: {', '.join(map(repr, train.labels[:10]))}"
         )
-    number = [train.labels.index(label) for label in test.labels]
+    number = [] if train.numeric else [train.labels.index(label) for label in test.labels]
     tables = [_rows(train, list(range(len(train.labels))), None), _rows(test, number, "test")]
     return train.replace(
         table=pa.concat_tables(tables),
@@ -52,7 +55,7 @@ def _rows(dataset: Dataset, number: list[int], split: str | None) -> pa.Table:
     target = dataset.table["target"].combine_chunks()
     if dataset.multilabel:
         target = pa.ListArray.from_arrays(target.offsets, pa.array(renumber[target.flatten().to_numpy()], pa.int32()))
-    else:
+    elif not dataset.numeric:
         moved = renumber[dataset.targets()]
         target = pa.array(moved, pa.int32(), mask=moved < 0)
     given = dataset.table["split"].cast(pa.string()).fill_null("train")
@@ -61,5 +64,5 @@ def _rows(dataset: Dataset, number: list[int], split: str | None) -> pa.Table:
     columns = {"target": target, "split": named, "group": groups}
     if dataset.modality == "text":
         return pa.table({"item": dataset.table["item"], "text": dataset.table["text"], **columns})
-    paths = [os.path.abspath(path) for path in dataset.paths()]
+    paths = [remote.absolute(path) for path in dataset.paths()]
     return pa.table({"item": pa.array(paths, pa.string()), **columns})

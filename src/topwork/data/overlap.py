@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.data.duplicates import twins
-from topwork.data.inspect_image import NAMESPACE
-from topwork.modalities.image import Facts, describe, read_bytes
+from topwork.data.duplicates import mirror_twins, twins
+from topwork.data.inspect_image import remembered
 from topwork.store import Store
 from topwork.types import Dataset, silent
 
@@ -25,14 +24,12 @@ def overlap(dataset: Dataset, other: Dataset, store: Store | None = None) -> NDA
     contents = np.frombuffer(
         b"".join(content for one in (dataset, other) for content in one.table["content"].to_pylist()), np.uint8
     ).reshape(-1, 16)
-    facts = [*_facts(dataset, store), *_facts(other, store)]
-    twin = twins(
-        contents,
-        np.array([fact.fingerprint for fact in facts], np.uint64),
-        np.stack([np.frombuffer(fact.sketch, np.uint8) for fact in facts]),
-        np.array([fact.blank for fact in facts], bool),
-        _labels(dataset, other),
-    )
+    facts = [*remembered(dataset, store), *remembered(other, store)]
+    labels, blank = _labels(dataset, other), np.array([fact.blank for fact in facts], bool)
+    hashes = np.array([(fact.fingerprint, fact.mirrored) for fact in facts], np.uint64).reshape(-1, 2)
+    sketches = np.stack([np.frombuffer(fact.sketch, np.uint8) for fact in facts])
+    near = twins(contents, hashes[:, 0], sketches, blank, labels)
+    twin = mirror_twins(near, hashes[:, 0], hashes[:, 1], sketches, blank, labels)
     return np.isin(twin[len(dataset) :], twin[: len(dataset)])
 
 
@@ -43,16 +40,7 @@ def _twins_of_texts(*datasets: Dataset) -> NDArray[np.int32]:
     from topwork.data import inspect_text
 
     texts = pa.concat_tables([one.table.select(["text"]) for one in datasets])
-    return inspect_text.look(datasets[0].replace(table=texts), silent).twins(_labels(*datasets))
-
-
-def _facts(dataset: Dataset, store: Store | None) -> list[Facts]:
-    keys = dataset.table["content"].to_pylist()
-    known = store.get_many(NAMESPACE, keys) if store is not None else [None] * len(keys)
-    return [
-        describe(read_bytes(dataset.path(row))) if value is None else Facts.from_bytes(value)
-        for row, value in enumerate(known)
-    ]
+    return inspect_text.look(datasets[0].replace(table=texts), silent).near(_labels(*datasets))
 
 
 def _labels(*datasets: Dataset) -> NDArray[Any]:

@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
+from typing import Any
 
 from topwork.errors import BadSetting
 from topwork.modalities.text import PAIR
+from topwork.store import remote
 from topwork.store.atomic import write_file
 from topwork.types import Dataset
 
 SEPARATOR = "|"  # between the labels of one item in a csv
+MORE = ("group", "domain", "time")  # columns that are written where they are there
 
 
 def write_table(dataset: Dataset, out: Path) -> None:
     """Absolute paths or texts, label names and splits, in row order; the file appears at once or not at all."""
+    if out.suffix not in (".csv", ".parquet"):
+        raise BadSetting(f"--out {out}: expected a name that ends in .csv or .parquet")
+    write_file(out, table_bytes(columns_of(dataset, joined=out.suffix == ".csv"), out.suffix))
+
+
+def columns_of(dataset: Dataset, joined: bool) -> dict[str, Any]:
+    """Path or text, label, split, and what else the data say of every item; joined: several labels in one cell."""
+    import pyarrow as pa
+
+    label = dataset.labels[0] if dataset.numeric else "label"
+    labels = [_names(dataset, target, joined) for target in dataset.table["target"].to_pylist()]
+    more = {name: dataset.table[name] for name in MORE if name in dataset.columns}
+    return {**_inputs(dataset), label: labels, "split": dataset.table["split"].cast(pa.string()), **more}
+
+
+def table_bytes(columns: dict[str, Any], suffix: str) -> bytes:
+    """As a .csv or .parquet file."""
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    if out.suffix not in (".csv", ".parquet"):
-        raise BadSetting(f"--out {out}: expected a name that ends in .csv or .parquet")
-    labels = [_names(dataset, target, out.suffix == ".csv") for target in dataset.table["target"].to_pylist()]
-    table = pa.table({**_inputs(dataset), "label": labels, "split": dataset.table["split"].cast(pa.string())})
     file = io.BytesIO()
-    (csv.write_csv if out.suffix == ".csv" else parquet.write_table)(table, file)
-    write_file(out, file.getvalue())
+    (csv.write_csv if suffix == ".csv" else parquet.write_table)(pa.table(columns), file)
+    return file.getvalue()
 
 
 def _inputs(dataset: Dataset) -> dict[str, list[str]]:
     if dataset.modality != "text":
-        return {"path": [os.path.abspath(path) for path in dataset.paths()]}
+        return {"path": [remote.absolute(path) for path in dataset.paths()]}
     texts = dataset.inputs()
     if not any(PAIR in text for text in texts):
         return {"text": texts}
@@ -38,7 +53,9 @@ def _inputs(dataset: Dataset) -> dict[str, list[str]]:
     return {"text_a": [side[0] for side in sides], "text_b": [side[2] for side in sides]}
 
 
-def _names(dataset: Dataset, target: int | list[int] | None, joined: bool) -> str | list[str] | None:
+def _names(dataset: Dataset, target: Any, joined: bool) -> str | float | list[str] | None:
+    if dataset.numeric:
+        return target
     if target is None or isinstance(target, int):
         return None if target is None else dataset.labels[target]
     names = [dataset.labels[number] for number in target]

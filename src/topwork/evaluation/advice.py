@@ -16,6 +16,7 @@ from topwork.evaluation import wording
 Numbers = Mapping[str, Any]
 
 FLAT = 0.005  # a gain from twice the labels whose interval ends below half a point is none
+SURER: dict[str, str] = dict.fromkeys(("r2", "mae", "rmse", "spearman"), "closer on average")
 DONE = 0.995  # nothing is gained any more that anybody would notice
 
 
@@ -43,12 +44,18 @@ def gained(step: Numbers, steps: Sequence[Numbers], names: Sequence[str], price:
         return None
     over = next((names[at] for at, one in enumerate(steps) if one.get("name") == gain.get("over")), gain.get("over"))
     did = "gained" if by >= 0 else "lost"
+    key = str(gain.get("metric") or "accuracy")
     low, high = (low, high) if by >= 0 else (-high, -low)
     p = gain.get("p_value")
     sure = "" if p is None or not price else " (p < 0.001)" if p < 0.001 else f" (p = {p:.3f})"
-    surer = " and is surer of its answers" if gain.get("surer") and low <= 0 else ""
+    surer = f" and is {SURER.get(key, 'surer of its answers')}" if gain.get("surer") and low <= 0 else ""
     worth = "worth it" if step.get("kept") else "not worth it"
-    return f"{did} {_points(abs(by))} [{100 * low:.1f}, {100 * high:.1f}] over {over}{price}{sure}{surer}: {worth}"
+    much = f"{_points(abs(by))} [{100 * low:.1f}, {100 * high:.1f}]"
+    if not wording.words(key).share:  # in the unit of the numbers, or nats
+        did = {"gained": "improved", "lost": "worsened"}[did]
+        of = wording.in_line(key)
+        much = f"{of} by {wording.number(key, abs(by))} [{wording.number(key, low)}, {wording.number(key, high)}]"
+    return f"{did} {much} over {over}{price}{sure}{surer}: {worth}"
 
 
 def next_step(numbers: Numbers) -> str | None:
@@ -67,12 +74,13 @@ def next_step(numbers: Numbers) -> str | None:
     ]
     labels, flat = _labels(numbers)
     thing = wording.thing(numbers)
-    metric = (numbers.get("metrics") or {}).get("accuracy") or {}
+    metric = (numbers.get("metrics") or {}).get("r2" if numbers.get("numeric") else "accuracy") or {}
+    another = "--backbone" if numbers.get("multilabel") else "topwork rank"
     if (metric.get("low") or 0.0) >= DONE:
         return "Next: use it. There is next to nothing left to gain."
     if any(f.get("kind") == "negative_transfer" for f in numbers.get("findings") or ()):
         more = f" More labels help, too: {labels}." if labels else ""
-        return f"Next: try another backbone (topwork rank): this one does not help here.{more}"
+        return f"Next: try another backbone ({another}): this one does not help here.{more}"
     spent = f"{_list(vain)} did not pay" if vain else ""
     if late and not vain:
         other = f", or label more {thing}s: {labels}" if labels else ""
@@ -83,9 +91,9 @@ def next_step(numbers: Numbers) -> str | None:
         return f"Next: let {barred[0][0]} try. {barred[0][1].rstrip('.')}."
     if spent:
         much = " and twice the labels would bring next to nothing" if flat else ""
-        return f"Next: keep this model. {spent[0].upper()}{spent[1:]}{much}; another backbone may (topwork rank)."
+        return f"Next: keep this model. {spent[0].upper()}{spent[1:]}{much}; another backbone may ({another})."
     if flat:
-        return "Next: more labels of the same kind bring next to nothing; a better backbone may (topwork rank)."
+        return f"Next: more labels of the same kind bring next to nothing; a better backbone may ({another})."
     return None
 
 

@@ -22,29 +22,58 @@ from numpy.typing import NDArray
 from topwork.evaluation.intervals import wilson
 from topwork.nn.log_loss import fit_temperature
 from topwork.tasks.classification import checked, hits, item_losses
+from topwork.types import Activation, Head
 
+BAND = 0.9  # share of the truths that the band of a number holds
 BINS = 15
 BIN_ITEMS = 20  # a bin holds at least about so many
 
 
-def activate(logits: Any, multilabel: bool = False, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Logits (N, C) -> probabilities (N, C): softmax or, for several labels, sigmoid."""
+def activate(logits: Any, activation: Activation = "softmax", temperature: float = 1.0) -> NDArray[np.float64]:
+    """Logits (N, C) -> probabilities (N, C): softmax or, for several labels, sigmoid; numbers (N, 1) are themselves."""
     z = np.asarray(logits, np.float64) / temperature
-    if multilabel:
+    if activation == "identity":
+        return z
+    if activation == "sigmoid":
         return np.exp(-np.logaddexp(0, -z))
     p = np.exp(z - z.max(1, keepdims=True))
     return p / p.sum(1, keepdims=True)
 
 
-def cross_fitted(logits: Any, targets: Any, folds: Any, multilabel: bool = False) -> NDArray[np.float64]:
+def cross_fitted(logits: Any, targets: Any, folds: Any, activation: Activation = "softmax") -> NDArray[np.float64]:
     """Probabilities of every item at a temperature that was fitted without the item's fold."""
     z, y, folds = np.asarray(logits), np.asarray(targets), np.asarray(folds)
     out = np.empty(z.shape)
     for fold in np.unique(folds):
         own = folds == fold
         others = ~own if not own.all() else own
-        out[own] = activate(z[own], multilabel, fit_temperature(z[others], y[others]))
+        out[own] = activate(z[own], activation, fit_temperature(z[others], y[others]))
     return out
+
+
+def band(logits: Any, targets: Any) -> dict[str, float]:
+    """Where nine of ten truths lie about a number z that is said: {"low": -2.1, "high": 1.8}; {} of classes.
+
+    The 5 % and 95 % points of y - z over N items that were not trained on, each the next one out of N + 1: conformal
+    prediction (Vovk et al., 2005; of out-of-fold residuals: Barber et al., Predictive Inference with the Jackknife+,
+    2021).
+    """
+    z, y = np.asarray(logits, np.float64), np.asarray(targets)
+    if y.dtype.kind != "f":
+        return {}
+    away = np.sort(y - z[:, 0])
+    out = max(int((1 - BAND) / 2 * (len(away) + 1) + 1e-9), 1)
+    return {"low": float(away[out - 1]), "high": float(away[-out])}
+
+
+def calibration_of(head: Head) -> dict[str, Any]:
+    """What a saved model tells of it."""
+    told = (
+        {"band": BAND, **{side: head.settings[side] for side in ("low", "high")}}
+        if head.activation == "identity"
+        else {}
+    )
+    return {**(told or {"temperature": head.temperature}), "fitted_on": "out-of-fold training items"}
 
 
 def measure(probabilities: Any, targets: Any, multilabel: bool = False) -> dict[str, Any]:

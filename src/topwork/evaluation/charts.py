@@ -92,6 +92,16 @@ def label_curve(curve: Mapping[str, Any], samples: int = 48) -> dict[str, Any] |
     return {"points": points, "twice": twice, "x": x, "y": y, "path": path}
 
 
+def scatter(points: Sequence[Sequence[float]]) -> dict[str, Any] | None:
+    """Truths and answers on one scale for both axes."""
+    values = [value for point in points for value in point]
+    if not values or min(values) == max(values):
+        return None
+    room = 0.04 * (max(values) - min(values))
+    low, high = min(values) - room, max(values) + room
+    return {"points": points, "x": Axis(low, high), "y": Axis(high, low)}
+
+
 def losses(curves: Mapping[str, Mapping[str, Any]], main: str | None = None, ahead: int = 0) -> list[dict[str, Any]]:
     """A chart per loss term: the main training's line last, so that it lies above those of the folds.
 

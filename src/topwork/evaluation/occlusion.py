@@ -48,13 +48,19 @@ def without(text: str, start: int, end: int) -> str:
 
 
 def explain(
-    entries: Sequence[dict[str, Any]], texts: Sequence[str], labels: Sequence[str], ask: Ask, seconds: float = SECONDS
+    entries: Sequence[dict[str, Any]],
+    texts: Sequence[str],
+    labels: Sequence[str],
+    ask: Ask,
+    seconds: float = SECONDS,
+    scale: float | None = None,
 ) -> list[dict[str, Any]]:
     """The entries of a gallery with what is shown of their texts, all of them asked about in one go.
 
     words    [[letters, effect or null], ...]: the text from its beginning, up to LETTERS
     about    the label that the effects are for: what the entry says was predicted, where that is one label
     stated   p(about | text) of the model that is asked, which may have learnt from this very text
+    scale    of a model of numbers: effects are in units of it, its typical error
     """
     deadline, late = time.monotonic() + seconds, False
     spans = [_whole_words(text) for text in texts]
@@ -66,7 +72,7 @@ def explain(
             answers.append(next(stream))
             late = time.monotonic() >= deadline
         whole = len(answers) == len(own) + 1 and all(hasattr(answer, "argmax") for answer in answers)
-        facts = _effects(answers, str(entry.get("predicted") or ""), labels) if whole else {}
+        facts = _effects(answers, str(entry.get("predicted") or ""), labels, scale) if whole else {}
         told.append(entry | {"words": pieces(text, own, facts.pop("effects", [None] * len(own))), **facts})
     return told
 
@@ -84,11 +90,12 @@ def _asked(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[str]:
         yield without(text, start, end)
 
 
-def _effects(answers: Sequence[Any], said: str, labels: Sequence[str]) -> dict[str, Any]:
+def _effects(answers: Sequence[Any], said: str, labels: Sequence[str], scale: float | None) -> dict[str, Any]:
     whole = answers[0]  # (C,)
     c = labels.index(said) if said in labels else int(whole.argmax())
-    effects = [round(float(whole[c] - less[c]), 4) for less in answers[1:]]
-    return {"effects": effects, "stated": float(whole[c]), "about": labels[c]}
+    effects = [round(float(whole[c] - less[c]) / (scale or 1), 4) for less in answers[1:]]
+    told = {"effects": effects, "stated": float(whole[c]), "about": labels[c]}
+    return told if scale is None else {**told, "scale": scale}
 
 
 def pieces(

@@ -4,6 +4,7 @@
                     binomial(1/2);
                     interval of the difference of paired shares by the score method of Tango (Stat. in Medicine, 1998)
     several labels  sign-flip permutation of the items' differences in log loss, and Hall's interval of their mean
+    numbers         the difference of R^2 by the influences of the items (`compare_metric`)
 
 `widen` > 1 is for out-of-fold predictions (`score.widening`): their counts weigh 1 / widen, their differences' variance
 is multiplied by it. The binomial tail is then the incomplete beta function, which equals it at whole counts.
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 
 from topwork.errors import BadData, UnknownName
 from topwork.evaluation.intervals import CONFIDENCE, hall
-from topwork.tasks.classification import checked, hits, item_losses, statistics
+from topwork.tasks import checked, item_losses, main_metric, statistics
+from topwork.tasks.classification import hits
 from topwork.types import Predictions
 
 FLIPS = 1999
@@ -43,9 +45,16 @@ class Comparison:
         """In words: +21.3 points [18.0, 24.6] over pixels, p < 0.001."""
         than = f" over {name}" if name else ""
         p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
-        if self.measure == "accuracy":
+        if self.measure in ("accuracy", "r2"):
             d, low, high = (100 * x + 0.0 for x in (self.difference, self.low, self.high))
-            return f"{d:+.1f} points [{low:.1f}, {high:.1f}]{than}, {p}"
+            of = " of R²" if self.measure == "r2" else ""
+            return f"{d:+.1f} points{of} [{low:.1f}, {high:.1f}]{than}, {p}"
+        if self.measure == "spearman":
+            return f"{self.difference:+.3f} of rank correlation [{self.low:.3f}, {self.high:.3f}]{than}, {p}"
+        if self.measure in ("mae", "rmse", "absolute error"):
+            less, low, high = (-x + 0.0 for x in (self.difference, self.high, self.low))
+            name = {"mae": "absolute error", "rmse": "RMSE"}.get(self.measure, self.measure)
+            return f"{less:+.4g} of {name} [{low:.4g}, {high:.4g}]{than}, {p}"
         if self.measure in ("log loss", "log_loss"):
             return f"{self.difference:+.3f} nats of log loss [{self.low:.3f}, {self.high:.3f}]{than}, {p}"
         d, low, high = (100 * x + 0.0 for x in (self.difference, self.low, self.high))
@@ -59,6 +68,8 @@ def compare(first: Predictions, second: Predictions, widen: float = 1.0, seed: i
     (p, t), (q, u) = (checked(one.probabilities, one.targets, one.multilabel) for one in (first, second))
     if not np.array_equal(t, u):
         raise BadData("The two models were not asked about the same items. Expected equal targets in the same order.")
+    if first.numeric:
+        return compare_metric(first, second, main_metric(t), widen)
     if first.multilabel:
         return compare_losses(item_losses(p, t), item_losses(q, u), widen, seed)
     return compare_hits(hits(p, t), hits(q, u), widen)
@@ -91,14 +102,16 @@ def compare_hits(first: NDArray[np.bool_], second: NDArray[np.bool_], widen: flo
     return Comparison((n01 - n10) / n, low, high, mcnemar(n01 / widen, n10 / widen), n01, n10, n)
 
 
-def compare_losses(first: NDArray[Any], second: NDArray[Any], widen: float = 1.0, seed: int = 0) -> Comparison:
+def compare_losses(
+    first: NDArray[Any], second: NDArray[Any], widen: float = 1.0, seed: int = 0, measure: str = "log loss"
+) -> Comparison:
     """(N,) losses of each model; positive difference: the second loses less."""
     d = np.asarray(first, np.float64) - second
     N, mean = len(d), float(d.mean())
     variance = float(((d - mean) ** 2).sum()) / N**2 * widen
     low, high = hall(mean, variance, d - mean) if N > 1 else (-np.inf, np.inf)
     p = sign_flip(d, widen, seed)
-    return Comparison(mean, low, high, p, int((d > 0).sum()), int((d < 0).sum()), N, "log loss")
+    return Comparison(mean, low, high, p, int((d > 0).sum()), int((d < 0).sum()), N, measure)
 
 
 def mcnemar(n01: float, n10: float, mid_p: bool = False) -> float:

@@ -1,6 +1,6 @@
 """Ridge heads on growing samples, for the price of one: sums are carried from size to size.
 
-    W = (Z^T Z + lambda)^-1 Z^T A      Z (n, R) centred scores on principal axes, A (n, C) centred 0/1 targets
+    W = (Z^T Z + lambda)^-1 Z^T A      Z (n, R) centred scores on principal axes, A (n, C) centred 0/1 targets, numbers
 
 lambda minimises generalised cross-validation, rest(lambda) / (n - 1 - 1.2 df(lambda))^2 (Golub, Heath & Wahba, 1979),
 from one eigendecomposition per size.
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from topwork.tasks import is_numeric
 
 Array = NDArray[Any]
 
@@ -49,17 +51,21 @@ def _compress_sparse(x: Any, axes: int, seed: int) -> Array:
 
 def ridges(z: Array, y: Array, rows: Array, sizes: Array, asked: Array) -> Iterator[Array]:
     """Predictions of ridge heads on the first sizes[0], sizes[1], ... rows; sums are carried from size to size."""
-    classes = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
-    aim = y.astype(np.float32) if y.ndim == 2 else (y[:, None] == classes).astype(np.float32)
+    numeric = is_numeric(y)
+    mean, unit = (y.mean(), y.std() or 1.0) if numeric else (0.0, 1.0)
+    classes = np.arange(1 if numeric else y.shape[1]) if numeric or y.ndim == 2 else np.unique(y)
+    aim = (y[:, None] - mean) / unit if numeric else (y if y.ndim == 2 else y[:, None] == classes).astype(np.float32)
     D, done = z.shape[1], 0
     zz, za, sz, sa = np.zeros((D, D)), np.zeros((D, len(classes))), np.zeros(D), np.zeros(len(classes))
+    aa = np.zeros(len(classes))
     for n in sizes:
         new = rows[done:n]
         part, goal, done = z[new], aim[new], n
         zz, za, sz, sa = zz + part.T @ part, za + part.T @ goal, sz + part.sum(0), sa + goal.sum(0)
-        weight = _ridge(zz - np.outer(sz, sz) / n, za - np.outer(sz, sa) / n, sa - sa**2 / n, int(n))
+        aa = aa + (goal**2).sum(0)
+        weight = _ridge(zz - np.outer(sz, sz) / n, za - np.outer(sz, sa) / n, aa - sa**2 / n, int(n))
         out = asked @ weight + (sa - sz @ weight) / n
-        yield out >= 0.5 if y.ndim == 2 else classes[out.argmax(1)]
+        yield out[:, 0] * unit + mean if numeric else out >= 0.5 if y.ndim == 2 else classes[out.argmax(1)]
 
 
 def _ridge(zz: Array, za: Array, squares: Array, n: int) -> Array:

@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topwork.evaluation import charts, occlusion, wording
+from topwork.evaluation import charts, growth, occlusion, wording
 from topwork.evaluation.axis import Axis
 from topwork.evaluation.origin import origin
 from topwork.evaluation.plain_json import clean, to_json
 from topwork.evaluation.terminal import terminal
 from topwork.modalities.text import PAIR
+from topwork.tasks.regression import as_given, written
 
 if TYPE_CHECKING:
     import jinja2
@@ -33,10 +34,12 @@ _SECTIONS = (  # id, title, where in the numbers the section has its matter
     ("findings", "Findings", "findings"),
     ("data", "{items} per class", "data.counts"),
     ("ladder", "Ladder", "steps"),
+    ("growth", "Old and new data", "growth.rows"),
     ("tuning", "Tuning", "tuning"),
     ("metrics", "Scores", "metrics"),
     ("classes", "Class by class", "per_class"),
     ("confusion", "Mix-ups", "confusion.counts"),
+    ("numbers", "Said and true", "numbers"),
     ("calibration", "Calibration", "calibration"),
     ("curve", "More labels?", "label_curve"),
     ("wrong", "Most wrong", "gallery.most_wrong"),
@@ -90,6 +93,7 @@ def render(numbers: Mapping[str, Any], thumbnails: Mapping[str, bytes] | None = 
             map=charts.overview(counts) if len(counts) > _MATRIX_CLASSES else None,
             pairs=(confusion.get("pairs") or [])[:_SHOWN_PAIRS],
             curve_chart=charts.label_curve(n.get("label_curve") or {}),
+            scatter=charts.scatter((n.get("numbers") or {}).get("points") or []),
             origin=origin(n),
             stages=charts.stage_bars(n.get("seconds") or {}),
             thumbnails={item: _data_uri(data) for item, data in (thumbnails or {}).items()},
@@ -111,6 +115,8 @@ def _headline_unit(n: Mapping[str, Any], key: str | None) -> str:
     items = f"{'unseen ' if _dig(n, 'evaluated_on.kind') else ''}{wording.thing(n)}s"
     if key == "accuracy" and not n.get("multilabel"):
         return f"of {items} correctly labelled"
+    if key == "r2":
+        return f"of the variance explained on {items}"
     name = wording.words(key, bool(n.get("multilabel"))).name
     return f"{name[0].lower()}{name[1:]} on {items}"
 
@@ -119,6 +125,18 @@ def _mark(effect: float | None, strongest: float) -> str:
     """The style of a word: for1 .. for4, against1 .. against4, or none."""
     level = occlusion.level(effect, strongest)
     return f"{'for' if level > 0 else 'against'}{abs(level)}" if level else ""
+
+
+def _stated(shown: Mapping[str, Any], effect: float) -> str:
+    """What the model says of an entry without a word of that effect: a probability, or a number."""
+    scale = shown.get("scale")
+    value = shown["stated"] - effect * (scale or 1)
+    return written(value, scale) if scale else wording.percent(value)
+
+
+def _tick(value: float) -> str:
+    """A round value of an axis of numbers."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _strongest(words: Sequence[Sequence[Any]]) -> float:
@@ -187,6 +205,12 @@ def environment() -> jinja2.Environment:
         "name_length": charts.NAME_LENGTH,
         "mark": _mark,
         "strongest": _strongest,
+        "stated": _stated,
+        "written": written,
+        "as_given": as_given,
+        "tick_text": _tick,
+        "value_ticks": lambda axis: [(tick, _tick(tick)) for tick in axis.ticks()],
+        "growth_table": growth.table,
         "pair": PAIR,
         "shown_items": _SHOWN_ITEMS,
         "shown_shots": _SHOWN_SHOTS,

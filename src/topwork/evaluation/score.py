@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from topwork.errors import BadData
 from topwork.evaluation.intervals import cross_validated, interval, overlap, wilson
-from topwork.tasks import Statistic
-from topwork.tasks.classification import checked, counts, statistics
+from topwork.tasks import Statistic, checked, main_metric, statistics
+from topwork.tasks.classification import counts
 from topwork.types import Metric, Predictions
 
 
@@ -23,16 +23,25 @@ def score(predictions: Predictions) -> dict[str, Metric]:
 def score_repeats(repeats: Sequence[Predictions], folds: Sequence[NDArray[Any]]) -> dict[str, Metric]:
     """Metrics from out-of-fold predictions: repeat r predicted item i by a model that never saw fold folds[r][i]."""
     each = _repeats(repeats, folds)
-    return {name: cross_validated([one[name] for one in each], folds) for name in each[0]}
+    common = [name for name in each[0] if all(name in one for one in each)]
+    return {name: cross_validated([one[name] for one in each], folds) for name in common}
 
 
 def widening(repeats: Sequence[Predictions], folds: Sequence[NDArray[Any]]) -> float:
-    """Factor by which overlapping training sets widen the variance of the accuracy; 1.0 without folds."""
-    return overlap([one["accuracy"] for one in _repeats(repeats, folds)], folds) if folds else 1.0
+    """Factor by which overlapping training sets widen the variance of the main metric; 1.0 without folds."""
+    if not folds:
+        return 1.0
+    each, name = _repeats(repeats, folds), main_metric(repeats[0].targets)
+    return overlap([one[name] for one in each], folds) if name in each[0] else 1.0
 
 
 def per_class(predictions: Predictions, widen: float = 1.0) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and support of each label, in label order; `widen` as for cross-validated predictions."""
+    """Precision, recall, F1 and support of each label, in label order; none of numbers.
+
+    `widen` as for cross-validated predictions.
+    """
+    if predictions.numeric:
+        return []
     p, t = checked(predictions.probabilities, predictions.targets, predictions.multilabel)
     right, true, said = counts(p, t)
     rows = zip(predictions.labels, right.tolist(), true.tolist(), said.tolist(), strict=True)

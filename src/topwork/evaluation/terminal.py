@@ -60,7 +60,7 @@ def _steps(numbers: Mapping[str, Any], key: str) -> RenderableType:
     used, names = wording.in_use(steps), wording.step_names(steps)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), expand=False)
     table.add_column("step", max_width=16, overflow="fold")
-    for name in (wording.words(key).name.lower(), "95\u202f% interval", "time"):
+    for name in (wording.in_line(key), "95\u202f% interval", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("worth it?", ratio=1, overflow="fold")
     for at, step in enumerate(steps):
@@ -83,16 +83,18 @@ def _scores(numbers: Mapping[str, Any], main: str | None) -> list[Text]:
         _line(
             f"{wording.number(key, metrics[key]['value'])}  ({wording.interval(key, metrics[key])})",
             "",
-            wording.words(key).name.lower(),
+            wording.in_line(key),
         )
         for key in keys
     ]
 
 
 def _proof(proof: Mapping[str, Any]) -> Text:
+    numeric = bool(proof.get("numeric"))
+    what, of = ("number", "one, in standard deviations,") if numeric else ("label", "a probability")
     said = proof.get("text") or (
-        f"the saved model, loaded in a new process, gives the same label for {wording.same_labels(proof)}; "
-        f"the largest difference of a probability is {wording.tiny(proof.get('max_difference'))}."
+        f"the saved model, loaded in a new process, gives the same {what} for {wording.same_labels(proof)}; "
+        f"the largest difference of {of} is {wording.tiny(proof.get('max_difference'))}."
     )
     return _line(said, "green" if wording.proven(proof) else "bold red", "proof")
 

@@ -19,7 +19,7 @@ class Words:
 
     name: str
     meaning: str  # {items}: images, texts
-    share: bool = True  # a part of one, written in percent; otherwise a plain number where lower is better
+    share: bool = True  # a part of one, written in percent; otherwise a plain number
 
 
 METRICS: Mapping[str, Words] = {
@@ -37,6 +37,14 @@ METRICS: Mapping[str, Words] = {
     "log_loss": Words(
         "Log loss", "How much the truth surprises the model: 0 is perfect, confident mistakes cost most.", share=False
     ),
+    "r2": Words(
+        "R²", "Share of the variance that the answers explain: the mean alone explains none, worse than it is below 0."
+    ),
+    "mae": Words("Mean absolute error", "How far answers are from the truth on average, in its unit.", share=False),
+    "rmse": Words(
+        "Root mean squared error", "The same with large errors weighing more: sqrt of the mean square.", share=False
+    ),
+    "spearman": Words("Rank correlation", "Whether the order is right: 1 is perfect, 0 is chance.", share=False),
     "ece": Words("Calibration error", "How far stated probabilities lie from how often they come true."),
 }
 _ALL_LABELS = Words("Exact match", "Share of {items} with every label right and none too many.")
@@ -48,6 +56,12 @@ def words(key: str, multilabel: bool = False, items: str = "images") -> Words:
     if known is None:
         return Words(key.replace("_", " ").capitalize(), "", share=not key.endswith("loss"))
     return dataclasses.replace(known, meaning=known.meaning.replace("{items}", items))
+
+
+def in_line(key: str) -> str:
+    """The name of a metric within a sentence: 'log loss', 'R²'."""
+    name = words(key).name
+    return name if name == "R²" else name.lower()
 
 
 def thing(numbers: Mapping[str, Any]) -> str:
@@ -71,7 +85,7 @@ def percent(value: object) -> str:
     """0.914 -> '91.4 %'. Never 100 % for less than all, never 0 % for more than none."""
     if not isinstance(value, (int, float)):
         return "–"
-    shown = min(round(value * 100, 1), 99.9) if value < 1 else round(value * 100, 1)
+    shown = min(round(value * 100, 1), 99.9) + 0.0 if value < 1 else round(value * 100, 1)  # + 0.0: never -0.0
     return f"{max(shown, 0.1) if value > 0 else shown:.1f}\u202f%"
 
 
@@ -79,7 +93,12 @@ def number(key: str, value: object) -> str:
     """A metric's value as it is written: percent, or three decimals."""
     if not isinstance(value, (int, float)):
         return "–"
-    return percent(value) if words(key).share else f"{value:.3f}"
+    if words(key).share:
+        return percent(value)
+    if key in ("mae", "rmse") and 0 < abs(value) < 0.1:  # in a unit of their own
+        places = 2 - math.floor(math.log10(abs(value)))
+        return f"{value:.{places}f}" if places <= 8 else f"{value:.3g}"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
 def interval(key: str, metric: Mapping[str, Any] | None) -> str:
@@ -151,7 +170,7 @@ def proven(proof: Mapping[str, Any]) -> bool:
 
 
 def same_labels(proof: Mapping[str, Any]) -> str:
-    """'all 298 images' or '99.7 % of 298 images'."""
+    """'all 298 images' or '99.7 % of 298 images'; of numbers every one is the same, or there is no model."""
     count = f"{proof['items']:,} {thing(proof)}s" if proof.get("items") else f"{thing(proof)}s"
     if proof.get("agreement") == 1:
         return f"all {count}"
@@ -162,15 +181,15 @@ def same_labels(proof: Mapping[str, Any]) -> str:
 def main_metric(numbers: Mapping[str, Any]) -> str | None:
     """The one number that the verdict is about."""
     metrics = numbers.get("metrics") or {}
-    first = "map" if numbers.get("multilabel") else "accuracy"
+    first = "r2" if numbers.get("numeric") else "map" if numbers.get("multilabel") else "accuracy"
     keys = sorted(ordered(metrics), key=lambda key: key != first)
     return next((key for key in keys if (metrics[key] or {}).get("value") is not None), None)
 
 
 def baseline(numbers: Mapping[str, Any], key: str) -> float | None:
-    """What a model would score that always gives the commonest answer."""
+    """What a model would score that always gives the commonest answer, or the mean."""
     for step in numbers.get("steps") or ():
-        if step.get("name") == "majority":
+        if step.get("name") in ("majority", "mean"):
             return ((step.get("metrics") or {}).get(key) or {}).get("value")
     return None
 
@@ -197,6 +216,15 @@ def verdict(numbers: Mapping[str, Any]) -> list[str]:
     sure = f" (95\u202f%\u00a0interval {interval(key, metric)})" if interval(key, metric) else ""
     if key == "accuracy" and not numbers.get("multilabel"):
         said = [f"The model names the right class for {number(key, metric['value'])} of {on}{sure}."]
+    elif numbers.get("numeric"):
+        what = plain(((numbers.get("data") or {}).get("labels") or ["the number"])[0])
+        said = [f"The model explains {number(key, metric['value'])} of the variance of {what}{sure}, on {on}."]
+        if metric["value"] <= 0:
+            short_of = f"R² is {number(key, metric['value'])}{sure}, on {on}"
+            said = [f"The model knows no more of {what} than the mean: {short_of}."]
+        off, alone = numbers["metrics"].get("mae"), baseline(numbers, "mae")
+        than = "" if alone is None else f"; always giving the mean would be off by {number('mae', alone)}"
+        return [*said, f"It is off by {number('mae', off['value'])} on average{than}."] if off else said
     else:
         said = [f"{words(key, bool(numbers.get('multilabel'))).name} is {number(key, metric['value'])}{sure}, on {on}."]
     base = baseline(numbers, key)
@@ -212,7 +240,8 @@ def doubts(numbers: Mapping[str, Any]) -> list[str]:
     metric = (numbers.get("metrics") or {}).get(key) or {}
     base = baseline(numbers, key) if key else None
     if key and words(key).share and base is not None and metric.get("low") is not None and metric["low"] <= base:
-        said.append("The interval reaches down to what always giving the commonest answer would score.")
+        answer = "the mean" if numbers.get("numeric") else "the commonest answer"
+        said.append(f"The interval reaches down to what always giving {answer} would score.")
     if metric.get("low") is not None and key and words(key).share and metric["high"] - metric["low"] > 0.15:
         said.append(f"The interval is wide: only {metric.get('n', 0):,} {thing(numbers)}s were there to measure on.")
     errors = sum(f.get("severity") == "error" for f in numbers.get("findings") or ())

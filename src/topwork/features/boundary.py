@@ -6,6 +6,7 @@ A view's file holds (N, ...) float16, uint8 with a scale and a least value per i
 whole; until then VIEW.json says how many rows of the unfinished files are good, and the next run goes on from there.
 Several processes share the views between them.
 KEY names contents, backbone, boundary, recipe and seed; the keys used longest ago make room for new ones.
+Where encryption is asked for nothing is written: all of it is in memory, and every process makes its own.
 
 uint8: q = round((x - low) / scale), scale = (high - low) / 255 over the values of one item in one tensor.
 """
@@ -16,7 +17,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from topwork import processes, settings
 from topwork.errors import StoreError
+from topwork.features.in_memory import allocated, free_bytes
 from topwork.store import locks
 from topwork.store.atomic import explain, write_file
 from topwork.types import Choice, Progress, silent
@@ -109,7 +111,7 @@ def choose_views(items: int, shapes: Sequence[Sequence[int]], dtype: str, epochs
     fitting = budget // each - 1  # the plain view is one more
     views = int(max(0, min(MOST_VIEWS, epochs, fitting)))
     if views == min(MOST_VIEWS, epochs):
-        why = f"{each * (views + 1) / 1e6:,.0f} MB on disk"
+        why = f"{each * (views + 1) / 1e6:,.0f} MB {'in memory' if settings.encrypted() else 'on disk'}"
     else:
         why = f"{each / 1e6:,.0f} MB each, the disk budget is {budget / 1e6:,.0f} MB (TOPWORK_CACHE_GB)"
     return Choice("cached views", views, why)
@@ -129,6 +131,8 @@ def store(
     """The activations, from disk where an earlier run left them; whatever is missing is made now."""
     folder = settings.cache_folder() / "boundary" / key
     names = [*(f"view{number}" for number in range(views)), "plain"]
+    if settings.encrypted():
+        return _in_memory(names, items, shapes, make, dtype, threads, progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)
@@ -162,6 +166,42 @@ def store(
         raise error if isinstance(error, StoreError) else explain(error, folder) from error
 
 
+def _in_memory(
+    names: Sequence[str],
+    items: int,
+    shapes: Sequence[tuple[int, ...]],
+    make: Make,
+    dtype: str,
+    threads: int | None,
+    progress: Progress,
+) -> Stored:
+    """All views, in no file."""
+    found = []
+    with ThreadPoolExecutor(threads or settings.threads().value, "boundary") as pool:
+        for at, name in enumerate(names):
+            tensors = tuple(
+                _Tensor(
+                    allocated((items, *shape), dtype, "The activations"),
+                    allocated((items, 2), np.float32, "Their ranges") if dtype == "uint8" else None,
+                )
+                for shape in shapes
+            )
+            for end in _run(tensors, make, -1 if name == "plain" else at, range(items), pool):
+                progress("boundary", at * items + end, items * len(names))
+            found.append(tensors)
+    return Stored(tuple(found))
+
+
+def _run(tensors: Sequence[_Tensor], make: Make, number: int, rows: range, pool: ThreadPoolExecutor) -> Iterator[int]:
+    """Fill some rows of one view; after every batch, up to which."""
+    starts = rows[::AT_ONCE]
+    made = pool.map(lambda a: make(np.arange(a, min(a + AT_ONCE, rows.stop)), number), starts)
+    for start, values in zip(starts, made, strict=True):
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.write(slice(start, start + len(value)), value)
+        yield min(start + AT_ONCE, rows.stop)
+
+
 def _fill(
     folder: Path,
     name: str,
@@ -182,12 +222,8 @@ def _fill(
     tensors = _open(folder, name, items, shapes, dtype, "r+" if done else "w+")
     for begin in range(done, items, CHUNK):
         end = min(begin + CHUNK, items)
-        starts = range(begin, end, AT_ONCE)
-        made = pool.map(lambda a, end=end: make(np.arange(a, min(a + AT_ONCE, end)), number), starts)
-        for start, values in zip(starts, made, strict=True):
-            for tensor, value in zip(tensors, values, strict=True):
-                tensor.write(slice(start, start + len(value)), value)
-            progress(min(start + AT_ONCE, end))
+        for at in _run(tensors, make, number, range(begin, end), pool):
+            progress(at)
         for tensor in tensors:
             tensor.values.flush()  # type: ignore[attr-defined]
         write_file(note, json.dumps({"done": end}).encode())
@@ -225,6 +261,8 @@ def _make_room(keep: Path, size: int) -> None:
 
 
 def _free_bytes() -> int:
+    if settings.encrypted():
+        return free_bytes()
     folder = settings.cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     return shutil.disk_usage(folder).free

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from topwork.errors import BadData
+from topwork.store import remote
 from topwork.types import Dataset, Skipped
 
 
@@ -62,12 +64,13 @@ def _column(dataset: Dataset) -> tuple[pa.Array, tuple[Skipped, ...]]:
     if "content" in dataset.columns:
         known = dataset.table["content"].to_pylist()
     skipped = []
-    for row, path in enumerate(dataset.paths()):
-        if known[row] is not None:
-            continue
-        try:
-            with open(path, "rb") as file:
-                known[row] = content_key(file.read())
-        except OSError as error:
-            skipped.append(Skipped(items[row], f"cannot be read: {error.strerror or error}"))
+    paths = dataset.paths()
+    with remote.ahead(path for row, path in enumerate(paths) if known[row] is None):
+        for row, path in enumerate(paths):
+            if known[row] is not None:
+                continue
+            try:
+                known[row] = content_key(remote.read(path))
+            except BadData as error:
+                skipped.append(Skipped(items[row], str(error)))
     return pa.array(known, pa.binary(16)), tuple(skipped)

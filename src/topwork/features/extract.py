@@ -3,6 +3,7 @@
     content -> store: features/CARD/ENGINE -> x        known: read
     content -> file -> crop -> engine -> x -> store    new: threads, each with whole batches of its own; of several
                                                        processes each takes its share, and reads the rest from the store
+                                                       (where machines share a store: what it could claim)
 
 Batches always have the same size (the last one is filled up with black), so that the bits of a feature do not depend
 on its company: a run that was killed and resumed gives what an undisturbed one gives. What is finished is written every
@@ -15,7 +16,7 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -29,7 +30,8 @@ from topwork.features.contents import distinct
 from topwork.features.matrix import Matrix
 from topwork.features.pixels import Loader
 from topwork.features.remembering import Passed, claimed, collect
-from topwork.store import Store
+from topwork.features.sharing import share
+from topwork.store import Store, claims_of
 from topwork.types import Backbone, Choice, Dataset, Features, Preprocess, Progress, Skipped, silent
 
 CPU_PIXELS, GPU_PIXELS = 2 * 224**2, 128 * 224**2  # per batch; MobileNetV2: 8 x 224 px take a fifth longer than 2
@@ -70,6 +72,7 @@ def extract(
         some = processes.agreed(bool(new))[0]  # others may lie on another machine, with a cache of their own
         new = processes.decided(lambda: new)
         reasons: dict[int, str] = {}
+        received = 0  # from other machines
         progress("extract", matrix.filled, len(contents.keys))
         if some:
             loader = Loader(dataset, contents, card.preprocess)
@@ -82,9 +85,18 @@ def extract(
                 new = processes.decided(lambda: matrix.recall(cache, namespace))
                 batch = choose_batch(card.preprocess, pick.device, batch_size)
 
-            def compute(wanted: list[int]) -> dict[int, str]:
-                with contextlib.closing(_passes(loader, runner, pick.workers, wanted, batch.value)) as passes:
+            def work(parts: Iterable[list[int]]) -> dict[int, str]:
+                passed = _passes(loader, runner, pick.workers, parts, batch.value, hoard=claims_of(cache) is None)
+                with contextlib.closing(passed) as passes:
                     return collect(passes, matrix, cache, namespace, progress)
+
+            def compute(wanted: list[int]) -> dict[int, str]:
+                nonlocal received
+                part = batch.value * pick.workers
+                with loader.ahead(wanted):
+                    missing, more = share(cache, namespace, matrix, wanted, work, part, part, progress)
+                received += more
+                return missing
 
             if cache is None or processes.count() == 1:
                 reasons = compute(new)
@@ -93,6 +105,8 @@ def extract(
                 processes.barrier()
                 rest = [u for u in matrix.recall(cache, namespace) if u not in reasons]
                 reasons |= compute(rest)  # what others could not read, or could not leave in a store that we share
+                if claims_of(cache) is not None:
+                    received = sum(processes.gathered(received))
     x, rows = matrix.finish()
     return Features(
         x=x,
@@ -100,8 +114,8 @@ def extract(
         key=f"{card.key}/{pick.key}",
         engine=str(pick),
         seconds=time.perf_counter() - began,
-        computed=len(new) - len(reasons),
-        cached=len(contents.keys) - len(new),
+        computed=max(0, len(new) - len(reasons) - received),
+        cached=len(contents.keys) - len(new) + received,
         skipped=contents.skipped + _skipped(dataset, contents.index, reasons),
         choices=(Choice("engine", str(pick), pick.reason), batch),
     )
@@ -139,8 +153,13 @@ def choose_batch(preprocess: Preprocess, device: str, asked: int | None = None) 
     return Choice("batch size", size, f"as many images of {side} x {side} px as {where} works on fastest")
 
 
-def _passes(loader: Loader, engine: Engine, workers: int, new: list[int], size: int) -> Generator[Passed, None, None]:
-    """Load and run batches in threads, a few ahead; results come in order."""
+def _passes(
+    loader: Loader, engine: Engine, workers: int, parts: Iterable[list[int]], size: int, hoard: bool = True
+) -> Generator[Passed, None, None]:
+    """Load and run batches in threads, a few ahead; results come in order.
+
+    `hoard`: nobody else could do what waits here.
+    """
 
     def work(wanted: list[int]) -> Passed:
         batch = loader.load(wanted, size)
@@ -149,9 +168,9 @@ def _passes(loader: Loader, engine: Engine, workers: int, new: list[int], size: 
     ahead: deque[Future[Passed]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="extract")
     try:
-        for start in range(0, len(new), size):
-            ahead.append(pool.submit(work, new[start : start + size]))
-            if len(ahead) > max(2 * workers, AHEAD // size):
+        for wanted in _batches(parts, size):
+            ahead.append(pool.submit(work, wanted))
+            if len(ahead) > (max(2 * workers, AHEAD // size) if hoard else 2 * workers):
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
@@ -161,6 +180,18 @@ def _passes(loader: Loader, engine: Engine, workers: int, new: list[int], size: 
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _batches(parts: Iterable[list[int]], size: int) -> Iterator[list[int]]:
+    """Whole batches, and what is left at the end."""
+    left: list[int] = []
+    for part in parts:
+        left += part
+        whole = len(left) - len(left) % size
+        yield from (left[start : start + size] for start in range(0, whole, size))
+        left = left[whole:]
+    if left:
+        yield left
 
 
 def _skipped(dataset: Dataset, index: NDArray[np.int64], reasons: dict[int, str]) -> tuple[Skipped, ...]:

@@ -6,6 +6,7 @@ The shorter side is scaled to P and the centre is cut out, or (fit="squash") bot
 the graph that extraction uses. KEY.npy
 appears when it is whole; until then KEY.part.npy and a count of what is in it let the next run go on. Two processes
 that build the same frames write the same bytes to the same places. The least recently used make room for new ones.
+Where encryption is asked for nothing is written: the array is in memory, and every process makes its own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from topwork import processes, settings
 from topwork.errors import BadData, StoreError
 from topwork.features.contents import Contents
+from topwork.features.in_memory import allocated
 from topwork.features.pixels import Loader
 from topwork.store import locks
 from topwork.store.atomic import explain, write_file
@@ -68,16 +70,13 @@ def frames(
     if like is not None:
         geometry = dataclasses.replace(geometry, interpolation=like.interpolation, fit=like.fit)
     target = _folder() / f"{_key(contents, geometry)}.npy"
-    with processes.first():
-        bad = _known(target)
-        if bad is None:
-            with locks.held(f"frames {target.stem}") as waited:
-                bad = _known(target) if waited else None
-                if bad is None:  # the others wait, so all threads of the machine are ours
-                    workers = threads or settings.threads().value * processes.beside()
-                    bad = _build(dataset, contents, geometry, target, workers, progress)
-    os.utime(target)
-    pixels = np.load(target, mmap_mode="r")
+    if settings.encrypted():
+        pixels = allocated((len(contents.keys), side_px, side_px, 3), np.uint8, "The decoded images")
+        bad = {}
+        for _, more in _decoded(dataset, contents, geometry, pixels, 0, threads or settings.threads().value, progress):
+            bad |= more
+    else:
+        pixels, bad = _mapped(dataset, contents, geometry, target, threads, progress)
     index = contents.index.copy()
     index[np.isin(index, list(bad))] = -1
     items = dataset.table["item"]
@@ -88,6 +87,22 @@ def frames(
             f"{dataset.name}: none of its {len(dataset):,} images can be read, e.g. {first.item}: {first.reason}"
         )
     return Frames(pixels, index, (*contents.skipped, *skipped), target.stem)
+
+
+def _mapped(
+    dataset: Dataset, contents: Contents, geometry: Preprocess, target: Path, threads: int | None, progress: Progress
+) -> tuple[NDArray[np.uint8], dict[int, str]]:
+    """The array in its file, which is made where it is not there yet."""
+    with processes.first():
+        bad = _known(target)
+        if bad is None:
+            with locks.held(f"frames {target.stem}") as waited:
+                bad = _known(target) if waited else None
+                if bad is None:  # the others wait, so all threads of the machine are ours
+                    workers = threads or settings.threads().value * processes.beside()
+                    bad = _build(dataset, contents, geometry, target, workers, progress)
+    os.utime(target)
+    return np.load(target, mmap_mode="r"), bad
 
 
 def _folder() -> Path:
@@ -123,22 +138,10 @@ def _build(
         _make_room(target.parent, int(np.prod(shape)), part)
         done, bad = _noted(part, shape)
         pixels = np.lib.format.open_memmap(part, "r+" if done else "w+", np.uint8, shape)
-        loader = Loader(dataset, contents, geometry)
-
-        def work(start: int) -> tuple[int, NDArray[np.uint8], list[int], dict[int, str]]:
-            wanted = list(range(start, min(start + AT_ONCE, U)))
-            batch = loader.load(wanted, len(wanted))
-            return start, batch.crops, batch.contents, batch.reasons
-
-        with _stopping(loader), ThreadPoolExecutor(threads, "frames") as pool:
-            for begin in range(done, U, CHUNK):
-                end = min(begin + CHUNK, U)
-                for start, crops, good, reasons in pool.map(work, range(begin, end, AT_ONCE)):
-                    pixels[good] = crops[: len(good)]
-                    bad |= reasons
-                    progress("decode", min(start + AT_ONCE, U), U)
-                pixels.flush()
-                write_file(part.with_suffix(".json"), json.dumps({"done": end, "bad": bad}).encode())
+        for end, more in _decoded(dataset, contents, geometry, pixels, done, threads, progress):
+            bad |= more
+            pixels.flush()
+            write_file(part.with_suffix(".json"), json.dumps({"done": end, "bad": bad}).encode())
         write_file(target.with_suffix(".json"), json.dumps(bad).encode())
         os.replace(part, target)
         part.with_suffix(".json").unlink(missing_ok=True)
@@ -148,6 +151,33 @@ def _build(
     except OSError as error:
         raise error if isinstance(error, StoreError) else explain(error, target) from error
     return bad
+
+
+def _decoded(
+    dataset: Dataset,
+    contents: Contents,
+    geometry: Preprocess,
+    pixels: NDArray[np.uint8],
+    done: int,
+    threads: int,
+    progress: Progress,
+) -> Iterator[tuple[int, dict[int, str]]]:
+    """Fill `pixels` from `done` on; after every CHUNK how far it is, and which contents of it could not be read."""
+    U, loader = len(contents.keys), Loader(dataset, contents, geometry)
+
+    def work(start: int) -> tuple[int, NDArray[np.uint8], list[int], dict[int, str]]:
+        wanted = list(range(start, min(start + AT_ONCE, U)))
+        batch = loader.load(wanted, len(wanted))
+        return start, batch.crops, batch.contents, batch.reasons
+
+    with _stopping(loader), loader.ahead(range(done, U)), ThreadPoolExecutor(threads, "frames") as pool:
+        for begin in range(done, U, CHUNK):
+            end, bad = min(begin + CHUNK, U), dict[int, str]()
+            for start, crops, good, reasons in pool.map(work, range(begin, end, AT_ONCE)):
+                pixels[good] = crops[: len(good)]
+                bad |= reasons
+                progress("decode", min(start + AT_ONCE, U), U)
+            yield end, bad
 
 
 def _noted(part: Path, shape: tuple[int, ...]) -> tuple[int, dict[int, str]]:

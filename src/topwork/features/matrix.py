@@ -32,17 +32,19 @@ class Matrix:
         self.filled += int(np.count_nonzero(~self._there[at]))
         self._there[at] = True
 
-    def recall(self, store: Store | None, namespace: str) -> list[int]:
+    def recall(self, store: Store | None, namespace: str, among: Sequence[int] | None = None) -> list[int]:
         """Fill in what the store knows; returns the contents that it does not know."""
+        asked = np.arange(len(self.contents.keys)) if among is None else np.asarray(among, np.int64)
         if store is not None:
-            for start in range(0, len(self.contents.keys), AT_ONCE):
-                values = store.get_many(namespace, self.contents.keys[start : start + AT_ONCE])
+            for start in range(0, len(asked), AT_ONCE):
+                some = asked[start : start + AT_ONCE]
+                values = store.get_many(namespace, [self.contents.keys[u] for u in some])
                 size = 4 * self._features if self._features else len(next(filter(None, values), b""))
                 known = [i for i, value in enumerate(values) if value is not None and len(value) == size > 0]
                 if known:
                     block = b"".join(values[i] or b"" for i in known)
-                    self.fill(start + np.array(known), np.frombuffer(block, "<f4").reshape(len(known), -1))
-        return np.flatnonzero(~self._there).tolist()
+                    self.fill(some[known], np.frombuffer(block, "<f4").reshape(len(known), -1))
+        return asked[~self._there[asked]].tolist()
 
     def finish(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """x (N', D) of the rows that have features, and their numbers, ascending."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ from topwork.features.contents import Contents, content_key
 from topwork.modalities.image import decode
 from topwork.modalities.image_graph import geometry
 from topwork.nn.session import session
+from topwork.store import remote
 from topwork.types import Dataset, Preprocess
 
 
@@ -49,6 +52,11 @@ class Loader:
                 reasons[content] = str(error)
         return Batch(done, crops, reasons)
 
+    def ahead(self, wanted: Iterable[int]) -> AbstractContextManager[None]:
+        """While a block runs, remote files of these contents are fetched before they are asked for."""
+        paths = self._dataset.paths()
+        return remote.ahead(paths[int(self._contents.first[content])] for content in wanted)
+
     def stop(self) -> None:
         """Make running and later calls of `load` end at the next file."""
         self._stopped = True
@@ -62,10 +70,9 @@ class Loader:
         reason = "not there"
         for row in self._contents.rows(content):
             try:
-                with open(self._dataset.path(int(row)), "rb") as file:
-                    data = file.read()
-            except OSError as error:
-                reason = f"cannot be read: {error.strerror or error}"
+                data = remote.read(self._dataset.path(int(row)))
+            except BadData as error:
+                reason = str(error)
                 continue
             if content_key(data) == self._contents.keys[content]:
                 return data

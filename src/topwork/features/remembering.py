@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from topwork import processes
 from topwork.features.contents import Contents
 from topwork.features.matrix import Matrix
-from topwork.store import Store, locks
+from topwork.store import Store, claims_of, locks
 from topwork.types import Progress
 
 WRITE_EVERY_SECONDS = 0.25
@@ -39,8 +39,11 @@ Passed = tuple[Read, NDArray[np.float32]]
 
 @contextlib.contextmanager
 def claimed(cache: Store | None, contents: Contents, namespace: str) -> Iterator[bool]:
-    """Other runs wait that want the same of the same contents; says whether this one had to."""
-    if cache is None or processes.rank():
+    """Other runs wait that want the same of the same contents; says whether this one had to.
+
+    Nobody waits where the store itself says who computes what (sharing.py).
+    """
+    if cache is None or processes.rank() or claims_of(cache) is not None:
         yield False
         return
     named = hashlib.blake2b(b"".join(contents.keys), digest_size=16).hexdigest()
@@ -55,17 +58,27 @@ def collect(
     keys = matrix.contents.keys
     reasons: dict[int, str] = {}
     waiting: list[tuple[bytes, bytes]] = []
-    written = time.monotonic()
+    unread: list[bytes] = []
+    written, claims = time.monotonic(), claims_of(store)
+
+    def put(store: Store) -> None:
+        store.put_many(namespace, waiting)
+        if claims is not None:
+            claims.release(namespace, [*(key for key, _ in waiting), *unread])
+        waiting.clear()
+        unread.clear()
+
     try:
         for batch, values in passes:
             matrix.fill(batch.contents, values)
             reasons |= batch.reasons
+            unread += (keys[u] for u in batch.reasons)
             waiting += ((keys[u], row.tobytes()) for u, row in zip(batch.contents, values, strict=True))
             progress("extract", matrix.filled + len(reasons), len(keys))
             if store is not None and time.monotonic() - written > WRITE_EVERY_SECONDS:
-                store.put_many(namespace, waiting)
-                waiting, written = [], time.monotonic()
+                put(store)
+                written = time.monotonic()
     finally:
-        if store is not None and waiting:
-            store.put_many(namespace, waiting)
+        if store is not None and (waiting or unread):
+            put(store)
     return reasons

@@ -5,6 +5,7 @@
 float16, float32, or uint8 with a least value and a scale per token: q = round((x - low) / scale). Windows of like
 length are computed together, longest first; states.json says how many are good, and the next run goes on from there.
 KEY names the texts, how they are read, the backbone and the boundary; those used longest ago make room for new ones.
+Where encryption is asked for nothing is written: all of it is in memory, and every process makes its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from topwork import processes, settings
 from topwork.errors import StoreError
 from topwork.features.boundary import BYTES, SHARE, _free_bytes, _make_room
+from topwork.features.in_memory import allocated
 from topwork.modalities.text import Tokens, buckets
 from topwork.store import locks
 from topwork.store.atomic import explain, write_file
@@ -75,7 +77,7 @@ def fits(tokens: Tokens, width: int, dtype: str) -> Choice:
     size = _bytes(tokens, width, dtype)
     budget = int(min(settings.cache_limit_bytes().value * SHARE, _free_bytes() * SHARE))
     if size <= budget:
-        return Choice("cached views", 1, f"{size / 1e6:,.0f} MB on disk")
+        return Choice("cached views", 1, f"{size / 1e6:,.0f} MB {'in memory' if settings.encrypted() else 'on disk'}")
     why = f"the states take {size / 1e6:,.0f} MB, the disk budget is {budget / 1e6:,.0f} MB (TOPWORK_CACHE_GB)"
     return Choice("cached views", 0, f"{why}: everything runs in every epoch")
 
@@ -84,6 +86,13 @@ def store(
     key: str, tokens: Tokens, width: int, make: Make, *, dtype: str = "float16", progress: Progress = silent
 ) -> States:
     """The states, from disk where an earlier run left them; whatever is missing is made now."""
+    if settings.encrypted():
+        T = max(1, len(tokens.ids))
+        ranges = allocated((T, 2), np.float32, "The ranges of the states") if dtype == "uint8" else None
+        states = States(allocated((T, width), dtype, "The states"), ranges, tokens)
+        for _ in _run(states, tokens, list(buckets(tokens.lengths, AT_ONCE)), 0, make, progress):
+            pass
+        return states
     folder = settings.cache_folder() / "boundary" / key
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,6 +112,17 @@ def _fill(folder: Path, tokens: Tokens, width: int, dtype: str, make: Make, prog
         done = int(json.loads(note.read_bytes())["done"])
     states = _open(folder, tokens, width, dtype, "r+" if done else "w+")
     batches: Sequence[Windows] = list(buckets(tokens.lengths, AT_ONCE))
+    for number in _run(states, tokens, batches, done, make, progress):
+        if (number + 1) % NOTED == 0 or number + 1 == len(batches):
+            states.values.flush()  # type: ignore[attr-defined]
+            write_file(note, json.dumps({"done": number + 1}).encode())
+    os.replace(note, folder / "states.json.done")
+
+
+def _run(
+    states: States, tokens: Tokens, batches: Sequence[Windows], done: int, make: Make, progress: Progress
+) -> Iterator[int]:
+    """Fill in the batches from `done` on; after every one, its number."""
     total, before = len(tokens.lengths), sum(len(batch) for batch in batches[:done])
     for number, windows in enumerate(batches[done:], done):
         made = make(*tokens.padded(windows))
@@ -110,10 +130,7 @@ def _fill(folder: Path, tokens: Tokens, width: int, dtype: str, make: Make, prog
             states.write(int(window), own[:length])
         before += len(windows)
         progress("boundary", before, total)
-        if (number + 1) % NOTED == 0 or number + 1 == len(batches):
-            states.values.flush()  # type: ignore[attr-defined]
-            write_file(note, json.dumps({"done": number + 1}).encode())
-    os.replace(note, folder / "states.json.done")
+        yield number
 
 
 def _open(folder: Path, tokens: Tokens, width: int, dtype: str, mode: Any) -> States:

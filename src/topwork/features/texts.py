@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,13 +30,15 @@ from topwork.features import engines, text_engines
 from topwork.features.contents import Contents, distinct
 from topwork.features.matrix import Matrix
 from topwork.features.remembering import claimed, collect
+from topwork.features.sharing import share
 from topwork.modalities.text import Reader, Tokens
-from topwork.store import Store
+from topwork.store import Store, claims_of
 from topwork.types import Backbone, Choice, Dataset, Features, Progress, silent
 
 CPU_TOKENS, GPU_TOKENS = 256, 16_384  # of a batch
 CPU_MOST, GPU_MOST = 64, 512  # windows of a batch
 SLAB = 16_384  # texts that are read and sorted by length at once
+CLAIMED = 128  # texts to claim at once, at least, where several machines share a store; they are sorted, too
 ENCODED = 2048  # texts that a static embedding reads between two words about how far it is
 WINDOWED, CUT = 1, 2  # what is remembered of a long text
 
@@ -78,18 +80,23 @@ def extract_texts(
             new = matrix.recall(cache, namespace)
         some = processes.agreed(bool(new))[0]  # others may lie on another machine, with a cache of their own
         new = processes.decided(lambda: new)
+        received = 0  # from other machines
         progress("extract", matrix.filled, len(contents.keys))
         if some:
             runner = _started(pick, backbone)
 
-            def compute(wanted: list[int]) -> None:
-                for start in range(0, len(wanted), SLAB):
-                    slab = wanted[start : start + SLAB]
+            def work(parts: Iterable[list[int]]) -> dict[int, str]:
+                for slab in (part[start : start + SLAB] for part in parts for start in range(0, len(part), SLAB)):
                     tokens = reader.read([inputs[row] for row in contents.first[slab].tolist()])
                     long.note(slab, tokens, cache)
                     passes = _passes(tokens, slab, runner, pick.workers, batch.value, batch_size, _most(reader))
                     with contextlib.closing(passes):
                         collect(passes, matrix, cache, namespace, progress)
+                return {}
+
+            def compute(wanted: list[int]) -> None:
+                nonlocal received
+                received += share(cache, namespace, matrix, wanted, work, CLAIMED, SLAB, progress)[1]
 
             if cache is None or processes.count() == 1:
                 compute(new)
@@ -97,6 +104,8 @@ def extract_texts(
                 compute(new[processes.rank() :: processes.count()])
                 processes.barrier()
                 compute(matrix.recall(cache, namespace))  # what others could not leave in a store that we share
+                if claims_of(cache) is not None:
+                    received = sum(processes.gathered(received))
     x, rows = matrix.finish()
     return Features(
         x=x,
@@ -104,8 +113,8 @@ def extract_texts(
         key=f"{card.key}/{pick.key}",
         engine=str(pick),
         seconds=time.perf_counter() - began,
-        computed=len(new),
-        cached=len(contents.keys) - len(new),
+        computed=max(0, len(new) - received),
+        cached=len(contents.keys) - len(new) + received,
         choices=(Choice("engine", str(pick), pick.reason), batch, *long.choices(cache, contents, reader)),
     )
 

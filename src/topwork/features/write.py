@@ -49,7 +49,9 @@ def _table(features: Features, taken: Dataset) -> pa.Table:
     x = pa.FixedSizeListArray.from_arrays(pa.array(features.x.reshape(-1)), size)
     names = pa.array(taken.labels, pa.string())
     target = taken.table["target"].combine_chunks()
-    if taken.multilabel:
+    if taken.numeric:
+        label = target
+    elif taken.multilabel:
         label = pa.ListArray.from_arrays(target.offsets, names.take(target.values), mask=target.is_null())
     else:
         label = names.take(target)

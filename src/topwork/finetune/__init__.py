@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.adaptation import Technique
-from topwork.adaptation.graft import Scope, check_modality, techniques
+from topwork.adaptation.graft import Scope, check_items, techniques
 from topwork.backbones.tuned import Tuned
 from topwork.finetune import pace
 from topwork.finetune.bench import Bench, Trained
@@ -101,10 +101,10 @@ def tune(
     )  # fmt: skip
 
 
-def check(spec: str, backbone: Backbone) -> None:
-    """What can be wrong with a tuned step on a backbone, before any work."""
+def check(spec: str, backbone: Backbone, numeric: bool | None = None) -> None:
+    """What can be wrong with a tuned step on a backbone, before any work; `numeric`: whether targets are numbers."""
     parts = techniques(spec)
-    check_modality(parts, backbone.card.modality)
+    check_items(parts, backbone.card.modality, numeric)
     scope, trunk = parts[0], backbone.module()
     assert isinstance(scope, Scope)
     if backbone.card.modality == "text":

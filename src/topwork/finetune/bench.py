@@ -20,7 +20,7 @@ from topwork import processes
 from topwork.adaptation import Technique, loop
 from topwork.adaptation import probe as probes
 from topwork.adaptation.feed import Feed
-from topwork.adaptation.graft import Grafted, Scope, Tune, check_modality
+from topwork.adaptation.graft import Grafted, Scope, Tune, check_items
 from topwork.backbones.source_head import source_head
 from topwork.backbones.tuned import Tuned, checksum, movement
 from topwork.data.split import keep_together
@@ -29,10 +29,10 @@ from topwork.errors import BadSetting
 from topwork.evaluation.calibrate import activate
 from topwork.finetune.clock import check_time
 from topwork.finetune.material import Material, material
-from topwork.finetune.start import BATCH, Start
+from topwork.finetune.start import BATCH, Start, Unit, targets_of
 from topwork.ground import Ground, Rows
 from topwork.store.runs import Run
-from topwork.tasks.classification import checked, hits, item_losses
+from topwork.tasks import item_losses, statistics
 from topwork.types import Choice, Head, Watch, digest
 
 
@@ -82,7 +82,7 @@ class Bench:
         """Read the items, find the boundary, and fill its cache."""
         scope = parts[0]
         assert isinstance(scope, Scope)
-        check_modality(parts, ground.dataset.modality)
+        check_items(parts, ground.dataset.modality, ground.dataset.numeric)
         learnt = material(ground, parts, start, seed, watch)
         device = os.environ.get("TOPWORK_DEVICE") or _device()
         check_time(deadline)
@@ -130,7 +130,7 @@ class Bench:
 
     def method(self, rows: Rows) -> Tune:
         """The techniques, from a head that was solved on these rows alone."""
-        head = self._head(rows)
+        weight, bias = self._head(rows)
         views = (next(c.value for c in self.said if c.name == "views"),)
         stages = self.material.stages(self.start.backbone.module(), self.scope)
         names, shares = (stages.names, stages.shares) if stages else ((), ())
@@ -138,16 +138,24 @@ class Bench:
             kept = set(stages.layers[self.below :])
             names, shares = tuple(tuple(n for n in stage if n in kept) for stage in names), ()
             names = tuple(stage for stage in names if stage)
-        return Tune(self.parts, head.arrays["weight"], head.arrays["bias"], names, shares, views)
+        return Tune(self.parts, weight, bias, names, shares, views)
 
-    def _head(self, rows: Rows) -> Head:
+    def _head(self, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weight (D, C) and bias (C,) to begin with, in the unit that the loss is told."""
         scope, C = self.scope, len(self.ground.dataset.labels)
         if scope.head == "new":
-            weight = np.zeros((self.start.x(rows[:1]).shape[1], C), np.float32)
-            return Head("linear", {"weight": weight, "bias": np.zeros(C, np.float32)})
+            begin = targets_of(self.ground)[rows].mean() if self.ground.dataset.numeric else 0.0  # of these rows alone
+            return np.zeros((self.start.x(rows[:1]).shape[1], C), np.float32), np.full(C, begin, np.float32)
         spec = self.start.probe.head.method
-        spec = spec if self.start.probe.head.kind == "linear" else "logistic"
-        return self._solved(self.start.x(rows), rows, spec)
+        usual = "ridge" if self.ground.dataset.numeric else "logistic"
+        solved = self._solved(self.start.x(rows), rows, spec if self.start.probe.head.kind == "linear" else usual)
+        weight, bias, unit = solved.arrays["weight"], solved.arrays["bias"], self.unit
+        return (weight / unit.std).astype(np.float32), ((bias - unit.mean) / unit.std).astype(np.float32)
+
+    @property
+    def unit(self) -> Unit:
+        """Of the numbers that are learnt."""
+        return Unit.of(self.ground)
 
     def _solved(self, x: NDArray[np.float32], rows: Rows, spec: str) -> Head:
         """A linear head on features of some rows."""
@@ -200,10 +208,10 @@ class Bench:
 
     def note(self, name: str, rows: Rows, logits: NDArray[np.float32]) -> None:
         """How a fold's model did on the items that it had not seen."""
-        y, several = self.ground.dataset.targets()[rows], self.ground.dataset.multilabel
-        p, y = checked(activate(logits, several), y, several)
-        right, loss = hits(p, y).mean(), item_losses(p, y).mean()
-        self.asked.append({"name": name, "items": len(rows), "accuracy": float(right), "log_loss": float(loss)})
+        dataset = self.ground.dataset
+        known = statistics(activate(logits, dataset.activation), dataset.targets()[rows], dataset.multilabel)
+        told = {key: known[key].value for key in ("accuracy", "log_loss", "r2", "mae") if key in known}
+        self.asked.append({"name": name, "items": len(rows), **told})
 
     def _judged(self, feed: Feed) -> tuple[Feed, loop.Judge]:
         """A tenth of the items is kept aside, and their log loss says when to stop."""
@@ -215,7 +223,7 @@ class Bench:
 
         def measure(model: nn.Module) -> float:
             assert isinstance(model, Grafted)
-            return float(item_losses(activate(self.logits(model, aside), dataset.multilabel), y[aside]).mean())
+            return float(item_losses(activate(self.logits(model, aside), dataset.activation), y[aside]).mean())
 
         chosen = dataclasses.replace(feed, chosen=rows[~tenth])
         every = max(1, math.ceil(len(chosen.chosen) / (self.scope.batch or BATCH)))  # type: ignore[arg-type]
@@ -241,8 +249,9 @@ class Bench:
             yield run
 
     def logits(self, model: Grafted, rows: Rows) -> NDArray[np.float32]:
-        """(len(rows), C) without augmentation."""
-        return self.material.logits(model, rows, self.device)
+        """(len(rows), C) without augmentation; numbers as they are measured."""
+        z, unit = self.material.logits(model, rows, self.device), self.unit
+        return (z * unit.std + unit.mean).astype(np.float32) if self.ground.dataset.numeric else z
 
     def plain(self, rows: Rows) -> list[Tensor]:
         """What goes into the trained part, without augmentation."""
@@ -251,15 +260,15 @@ class Bench:
     def shipped(self, trained: Trained) -> tuple[Tuned, Head, dict[str, Any]]:
         """The backbone, its head, and what was proven about the weights."""
         before = self.start.backbone.module()
-        trunk, model = trained.trunk, trained.model
+        trunk, model, unit = trained.trunk, trained.model, self.unit
+        weight, bias = (own.detach().cpu().numpy() for own in (model.head.weight, model.head.bias))
+        if self.ground.dataset.numeric:
+            weight, bias = (weight * unit.std).astype(np.float32), (bias * unit.std + unit.mean).astype(np.float32)
         shipped = self.material.whole(trunk, model.neck)
         head = Head(
             "linear",
-            {
-                "weight": np.ascontiguousarray(model.head.weight.detach().cpu().numpy().T),
-                "bias": model.head.bias.detach().cpu().numpy().copy(),
-            },
-            activation="sigmoid" if self.ground.dataset.multilabel else "softmax",
+            {"weight": np.ascontiguousarray(weight.T), "bias": bias.copy()},
+            activation=self.ground.dataset.activation,
             method=self.spec,
         )
         stages = self.material.stages(trunk, self.scope)

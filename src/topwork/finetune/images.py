@@ -18,7 +18,7 @@ from topwork.backbones.stages import Stages
 from topwork.features import boundary, contents
 from topwork.features.frames import Frames, frames
 from topwork.finetune import frozen_part, views
-from topwork.finetune.start import BATCH, Start
+from topwork.finetune.start import BATCH, Start, targets_of
 from topwork.ground import Ground, Rows
 from topwork.types import Backbone, Choice, Watch
 
@@ -39,9 +39,8 @@ class Images:
         dataset, card = ground.dataset, start.backbone.card
         p, found = card.preprocess, contents.distinct(dataset)
         images = frames(dataset, found, p.resize_px, progress=watch.progress, like=p)
-        targets = dataset.targets()
         feed = Feed(
-            lambda rows, _: images(rows), targets if dataset.multilabel else targets.astype(np.int64), p.crop_px,
+            lambda rows, _: images(rows), targets_of(ground), p.crop_px,
             classes=(len(dataset.labels),), mean=p.mean, std=p.std, recipes=views.recipes(p), width=card.features,
         )  # fmt: skip
         named = next((v for v in (getattr(part, "view", None) for part in parts) if v), None)

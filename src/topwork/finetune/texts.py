@@ -28,7 +28,7 @@ from topwork.backbones.text_stages import TextStages
 from topwork.errors import BadSetting
 from topwork.features import text_boundary
 from topwork.finetune.clock import LEAST_SECONDS, OutOfTime, agreed
-from topwork.finetune.start import Start
+from topwork.finetune.start import Start, targets_of
 from topwork.ground import Ground, Rows
 from topwork.modalities.image_views import uniforms
 from topwork.modalities.text import Tokens, buckets
@@ -59,14 +59,13 @@ class Texts:
         dataset, card, texts = ground.dataset, start.backbone.card, ground.dataset.inputs()
         reader = reader_of(start.backbone)
         tokens = reader.read(texts)
-        targets = dataset.targets()
         windows = np.bincount(tokens.owner, minlength=len(texts))
         several = int((windows > 1).sum())
         if several:
             watch.say(f"{several:,} of {len(texts):,} texts are longer than a window: another window at every visit")
         return cls(
             tokens, np.concatenate([[0], np.cumsum(windows)]),
-            targets if dataset.multilabel else targets.astype(np.int64), len(dataset.labels),
+            targets_of(ground), len(dataset.labels),
             card.features or start.x(np.arange(1)).shape[1], named(tokens), seed, vocabulary_of(reader),
         )  # fmt: skip
 

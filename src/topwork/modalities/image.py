@@ -1,7 +1,7 @@
 """Images: any file -> upright RGB pixels, and the few facts that tell two pictures apart.
 
     decode(source, min_px)   pixels uint8 (H, W, 3): EXIF orientation obeyed, alpha on white, 16 bit divided by 257
-    describe(data)           Facts: size, mode, format, perceptual hash; reads the whole file, decodes it small
+    describe(data)           Facts: size, mode, format, perceptual hash, sharpness ...; the whole file, decoded small
     thumbnail(source, px)    a small JPEG without metadata
 
 Pillow does the decoding. Its file classes are called directly, by the file's first bytes and not by its name: only the
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import math
 import os
 import struct
 import threading
@@ -24,6 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork.errors import BadData, BadSetting
+from topwork.modalities import exif
+from topwork.modalities.image_measures import LOOK_PX, exposure, lost_rows, sharpness
+from topwork.store import remote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +67,8 @@ _KINDS = (  # first bytes, Pillow's plugin, its file class
     (b"MM", "TiffImagePlugin", "TiffImageFile"),
     *((b"P" + kind, "PpmImagePlugin", "PpmImageFile") for kind in (b"1", b"2", b"3", b"4", b"5", b"6", b"f")),
 )
-_FACTS = struct.Struct("<IIQ?")
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND", "GIF": b"\x3b"}  # marks that close a file
+_FACTS = struct.Struct("<IIQQ?fBBBB??q")
 SKETCH = 16 * 16 + 2 * 4 * 4  # bytes of Facts.sketch
 _QUIET = threading.Lock()
 
@@ -79,19 +84,36 @@ class Facts:
     fingerprint: int  # 64-bit perceptual hash, see `phash`
     blank: bool  # one colour (nearly): its perceptual hash means nothing
     sketch: bytes  # 16 x 16 grey values, then 4 x 4 of Cb and of Cr: confirms what the hash suggests
+    mirrored: int = 0  # the hash of the picture seen in a mirror
+    sharpness: float = math.nan  # image_measures.sharpness; nan: too small to tell
+    dark: int = 0  # grey values below which 1 %
+    light: int = 255  # and 99 % of the pixels lie
+    lost: int = 0  # rows at the bottom, of 64, that a decoder has filled in
+    turn: int = 1  # EXIF orientation; 1: lies as it is
+    animated: bool = False  # more pictures than the first one
+    ended: bool = True  # the mark that closes the file is there
+    taken: int = 0  # seconds since 1970 by the camera's clock; 0: not known
+    camera: str = ""
 
     def to_bytes(self) -> bytes:
         """Compact form for a store."""
-        head = _FACTS.pack(self.width, self.height, self.fingerprint, self.blank)
-        return head + self.sketch + f"{self.mode} {self.format}".encode()
+        head = _FACTS.pack(
+            self.width, self.height, self.fingerprint, self.mirrored, self.blank, self.sharpness, self.dark, self.light,
+            self.lost, self.turn, self.animated, self.ended, self.taken,
+        )  # fmt: skip
+        return head + self.sketch + f"{self.mode} {self.format} {self.camera}".encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Facts:
         """Undo `to_bytes`."""
-        width, height, fingerprint, blank = _FACTS.unpack_from(data)
+        width, height, fingerprint, mirrored, blank, sharp, dark, light, lost, *rest = _FACTS.unpack_from(data)
+        turn, animated, ended, taken = rest
         sketch, words = data[_FACTS.size : _FACTS.size + SKETCH], data[_FACTS.size + SKETCH :].decode()
-        mode, kind = words.split(" ")
-        return cls(width, height, mode, kind, fingerprint, blank, sketch)
+        mode, kind, camera = words.split(" ", 2)
+        return cls(
+            width, height, mode, kind, fingerprint, blank, sketch, mirrored, sharp, dark, light, lost, turn, animated,
+            ended, taken, camera,
+        )  # fmt: skip
 
 
 def decode(source: str | os.PathLike[str] | bytes, min_px: int | None = None) -> NDArray[np.uint8]:
@@ -108,19 +130,31 @@ def decode(source: str | os.PathLike[str] | bytes, min_px: int | None = None) ->
 
 
 def describe(data: bytes) -> Facts:
-    """Size, mode, format and perceptual hash of an image file's bytes; a damaged file raises BadData."""
+    """Size, mode, format, perceptual hashes, sharpness and the like of an image file's bytes; damage raises BadData."""
     from PIL import Image
 
     with _opened(data) as image:
         mode, kind, (width, height) = image.mode, image.format or "", image.size
-        box = (image.draft(None, (64, 64)) or ("", None))[1]  # a scaled JPEG is rounded up: leave the padding out
-        small = _rgb(image).resize((32, 32), Image.Resampling.BILINEAR, box=box)
-        turn = _turn(image)
+        box = (image.draft(None, (LOOK_PX, LOOK_PX)) or ("", None))[1]  # JPEG is rounded up: leave the padding out
+        small = _rgb(image).resize((LOOK_PX, LOOK_PX), Image.Resampling.BILINEAR, box=box)
+        known = exif.read(image.info.get("exif", b""))
+        turn = _turn(image, known.turn)
+        animated = bool(getattr(image, "is_animated", False))
+    lost = lost_rows(np.asarray(small)) if kind == "JPEG" else 0
+    if turn != 1:
+        small = Image.fromarray(_upright(np.asarray(small), turn))
     if turn >= 5:
         width, height = height, width
-    colours = _upright(np.asarray(small), turn)
-    grey = colours @ np.array([0.299, 0.587, 0.114])  # (32, 32)
-    return Facts(width, height, mode, kind, phash(grey), bool(colours.std((0, 1)).max() < 2.0), _sketch(colours, grey))
+    shades = small.convert("L")  # BT.601
+    grey, coarse = np.asarray(shades), np.asarray(shades.reduce(4))  # (64, 64), (16, 16)
+    plain, mirrored = _hashes(np.asarray(shades.reduce(2)))
+    dark, light = exposure(grey)
+    blank = light - dark <= 40 and _one_colour(np.asarray(small))
+    sharp = float(np.float32(sharpness(grey, coarse))) if min(width, height) >= LOOK_PX else math.nan
+    return Facts(
+        width, height, mode, kind, plain, blank, _sketch(coarse, np.asarray(small.reduce(16))), mirrored,
+        sharp, dark, light, lost, turn, animated, _ended(data, kind), known.taken, known.camera,
+    )  # fmt: skip
 
 
 def phash(grey: NDArray[Any]) -> int:
@@ -131,16 +165,34 @@ def phash(grey: NDArray[Any]) -> int:
     Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010 (DCT hash). Row and column
     0 are left out, as in the author's pHash library: neither brightness nor a plain gradient sets bits.
     """
+    return _hashes(grey)[0]
+
+
+def _hashes(grey: NDArray[Any]) -> tuple[int, int]:
+    """The hash of a picture and of its mirror image, whose F[u, v] is (-1)^v F[u, v]."""
     block = _COSINES @ grey @ _COSINES.T  # (8, 8)
-    bits = block.ravel() > np.median(block)
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+    return _bits(block), _bits(block * _MIRROR)
 
 
-def _sketch(colours: NDArray[np.uint8], grey: NDArray[Any]) -> bytes:
+def _bits(block: NDArray[Any]) -> int:
+    middle = np.partition(block.ravel(), (31, 32))[31:33].sum() / 2  # the median, in a tenth of its time
+    return int.from_bytes(np.packbits(block.ravel() > middle).tobytes(), "big")
+
+
+def _one_colour(colours: NDArray[np.uint8]) -> bool:
+    """Whether no channel varies by 2 or more (standard deviation)."""
+    return bool(colours.std((0, 1)).max() < 2.0)
+
+
+def _ended(data: bytes, kind: str) -> bool:
+    """Whether the mark that closes a file is there; what some cameras write behind it is no harm."""
+    mark = _ENDS.get(kind)
+    return mark is None or data.rfind(mark, max(2, len(data) - (1 << 20))) >= 0
+
+
+def _sketch(grey: NDArray[np.uint8], colours: NDArray[np.uint8]) -> bytes:
     """16 x 16 grey values, then 4 x 4 of Cb = 128 + 0.564 (B - Y) and of Cr = 128 + 0.713 (R - Y) (ITU-R BT.601)."""
-    chroma = [128 + 0.564 * (colours[..., 2] - grey), 128 + 0.713 * (colours[..., 0] - grey)]
-    parts = [grey.reshape(16, 2, 16, 2), *(c.reshape(4, 8, 4, 8) for c in chroma)]
-    return b"".join(part.mean((1, 3)).round().clip(0, 255).astype(np.uint8).tobytes() for part in parts)
+    return grey.tobytes() + (_CHROMA @ colours.reshape(16, 3).T + 128.5).astype(np.uint8).tobytes()
 
 
 def thumbnail(source: str | os.PathLike[str] | bytes, px: int) -> bytes:
@@ -155,17 +207,10 @@ def thumbnail(source: str | os.PathLike[str] | bytes, px: int) -> bytes:
 
 
 def read_bytes(source: str | os.PathLike[str] | bytes) -> bytes:
-    """The bytes of a file; why they cannot be read is a BadData like any other."""
+    """The bytes of a file, here, remote or in an archive; why they cannot be read is a BadData like any other."""
     if isinstance(source, bytes):
         return source
-    try:
-        with open(source, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_BYTES:
-                raise BadData(f"too large: {size:,} bytes, the limit is {MAX_BYTES:,}")
-            return file.read()
-    except OSError as error:
-        raise BadData(f"cannot be read: {error.strerror or error}") from error
+    return remote.read(source, MAX_BYTES)
 
 
 def check_pixels(width: int, height: int) -> None:
@@ -179,6 +224,8 @@ def check_pixels(width: int, height: int) -> None:
         )
 
 
+_CHROMA = np.array([[-0.564 * 0.299, -0.564 * 0.587, 0.564 * 0.886], [0.713 * 0.701, -0.713 * 0.587, -0.713 * 0.114]])
+_MIRROR = np.where(np.arange(1, 9) % 2, -1.0, 1.0)  # (8,) over v
 _COSINES = np.cos(np.pi / 64 * np.outer(np.arange(1, 9), 2 * np.arange(32) + 1))  # (8, 32)
 
 
@@ -242,22 +289,11 @@ def _without_metadata(data: bytes) -> tuple[bytes, bytes]:
     return b"".join([*keep, data[at:]]), exif
 
 
-def _turn(image: Image) -> int:
-    """EXIF orientation of a loaded image: tag 0x0112 of the first directory, 1 (upright) to 8; anything odd is 1."""
+def _turn(image: Image, known: int | None = None) -> int:
+    """EXIF orientation of a loaded image, 1 (upright) to 8; anything odd is 1."""
     if image.format == "TIFF":  # Pillow has turned it already
         return 1
-    tiff = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2], "")
-    if not order:
-        return 1
-    with contextlib.suppress(struct.error):
-        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
-            if tag == 0x0112:
-                return value if 1 <= value <= 8 else 1
-    return 1
+    return exif.read(image.info.get("exif", b"")).turn if known is None else known
 
 
 def _upright(pixels: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:

@@ -3,7 +3,8 @@
 linear   z = x @ weight + bias
 knn      s = mean of the votes of the k rows of the bank most similar to x / ||x||         votes in (0, 1)
          z = log s  (softmax)   or   log s - log(1 - s)  (sigmoid)
-probabilities = activation(z / temperature)
+         z = s          (identity: votes are numbers)
+probabilities = activation(z / temperature); identity: z is the number itself
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def logits(head: Head, x: Any) -> NDArray[np.float32]:
     for start in range(0, len(x), ROWS):
         similarity = unit_rows(x[start : start + ROWS]) @ bank.T  # (B, M)
         share = votes[nearest(similarity, k)].mean(axis=1)  # (B, C)
-        z[start : start + ROWS] = share_logits(share, head.activation == "sigmoid")
+        z[start : start + ROWS] = share if head.activation == "identity" else share_logits(share, head.activation)
     return z
 
 
@@ -42,8 +43,10 @@ def probabilities(head: Head, x: Any) -> NDArray[np.float32]:
 
 
 def activate(z: NDArray[np.float32], activation: str, temperature: float = 1.0) -> NDArray[np.float32]:
-    """Softmax over the last axis, or a sigmoid for every label, of z / temperature."""
+    """Softmax over the last axis, a sigmoid for every label, or nothing at all, of z / temperature."""
     z = z / np.float32(temperature)
+    if activation == "identity":
+        return z
     if activation == "sigmoid":
         small = np.exp(-np.abs(z))
         return (np.where(z >= 0, 1, small) / (1 + small)).astype(np.float32)
@@ -67,6 +70,6 @@ def nearest(similarity: NDArray[np.float32], k: int) -> NDArray[np.intp]:
     return np.take_along_axis(found, order, axis=1)
 
 
-def share_logits(share: NDArray[np.float32], sigmoid: bool) -> NDArray[np.float32]:
+def share_logits(share: NDArray[np.float32], activation: str) -> NDArray[np.float32]:
     """Logits of smoothed shares."""
-    return np.log(share) - np.log(1 - share) if sigmoid else np.log(share)
+    return np.log(share) - np.log(1 - share) if activation == "sigmoid" else np.log(share)

@@ -2,6 +2,7 @@
 
     softmax (targets (N,) class numbers)      -z_y + log sum_c exp z_c
     sigmoid (targets (N, C) bool)             mean_c log(1 + exp(-z_c)) where y_c, log(1 + exp z_c) elsewhere
+    numbers (targets (N,) float)              (z - y)^2 / variance of y: its mean is 1 - R^2; no temperature, no doubt
 
 Natural logarithm. Choices (strength, temperature, method) are made with one item's worth of doubt, e = 1 / (N + 2):
 that share of every target is spread over all labels, as Platt did (1999). Without a mistake among N held-out items
@@ -22,6 +23,8 @@ Array = NDArray[np.float64]
 def losses(z: NDArray[Any], targets: NDArray[Any], doubt: float = 0.0) -> Array:
     """Loss of every item (N,) for logits z (N, C); `doubt`: share of each target that is spread over all labels."""
     z = z.astype(np.float64)
+    if targets.dtype.kind == "f":
+        return (z[:, 0] - targets) ** 2 / max(targets.var(), np.finfo(float).tiny)
     if targets.ndim == 2:
         return (np.logaddexp(0, z) - z * np.where(targets, 1 - doubt / 2, doubt / 2)).mean(axis=1)
     top = z.max(axis=1)
@@ -43,10 +46,13 @@ def log_priors(counts: Array, total: Array, sigmoid: bool) -> Array:
 
 
 def fit_temperature(z: NDArray[Any], targets: NDArray[Any], offset: NDArray[Any] | float = 0.0) -> float:
-    """The T that minimises the log loss of z / T + offset: Newton steps on log(1 / T), the loss is convex in 1 / T."""
+    """The T that minimises the log loss of z / T + offset: Newton steps on log(1 / T), the loss is convex in 1 / T.
+
+    1 for numbers, and where all logits are equal.
+    """
     z = z.astype(np.float64)
     spread = z.std()
-    if spread == 0:
+    if spread == 0 or targets.dtype.kind == "f":
         return 1.0
     N, C = z.shape
     doubt = doubt_of(N)

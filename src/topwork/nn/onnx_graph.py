@@ -2,6 +2,7 @@
 
     chain(a, b, c)   outputs of a feed the inputs of b, in order, and so on; opset 19, IR 9
     head(h)          features float32 (N, D) -> logits (N, C), probabilities (N, C) = activation(logits / temperature)
+                                                of numbers: logits (N, 1) and values (N, 1), which are the same
 
 The same graphs give the same bytes: names come from the graphs alone ("trunk/conv1.weight"), and what an exporter
 leaves about its machine (stack traces, paths, versions) is dropped.
@@ -27,10 +28,10 @@ LARGEST_BYTES = 1_500_000_000  # protobuf ends at 2 GB, and copies are made on t
 
 _HEAD = """
 <ir_version: 9, opset_import: ["" : 19]>
-head (float[N, %(D)d] features) => (float[N, %(C)d] logits, float[N, %(C)d] probabilities)
+head (float[N, %(D)d] features) => (float[N, %(C)d] logits, float[N, %(C)d] %(answer)s)
 {%(logits)s
     scaled = Div (logits, temperature)
-    probabilities = %(activation)s (scaled)
+    %(answer)s = %(activation)s (scaled)
 }"""
 
 _LINEAR = """
@@ -56,6 +57,17 @@ _LOG_ODDS = """
     rest = Sub (one, share)
     log_rest = Log (rest)
     logits = Sub (log_share, log_rest)"""
+
+_NUMBERS = """
+    logits = Identity (share)"""
+
+_SHARES = {"softmax": _LOG, "sigmoid": _LOG_ODDS, "identity": _NUMBERS}
+_ACTIVATIONS = {"softmax": "Softmax <axis = 1>", "sigmoid": "Sigmoid", "identity": "Identity"}
+
+
+def answer_of(head: Head) -> str:
+    """What the answer of a head is called."""
+    return "values" if head.activation == "identity" else "probabilities"
 
 
 def chain(*models: onnx.ModelProto) -> onnx.ModelProto:
@@ -88,17 +100,16 @@ def head(h: Head) -> onnx.ModelProto:
     """A head as a graph: features (N, D) -> logits (N, C), probabilities (N, C); `heads.py` in other words."""
     from onnx import numpy_helper, parser
 
-    sigmoid = h.activation == "sigmoid"
     tensors = {name: np.asarray(value, np.float32) for name, value in h.arrays.items()}
     tensors["temperature"] = np.array([h.temperature], np.float32)
     if h.kind == "linear":
         text, (D, C) = _LINEAR, tensors["weight"].shape
     else:
         (M, D), C = tensors["bank"].shape, tensors["votes"].shape[1]
-        text = _KNN % {"k": min(int(h.settings["k"]), M), "z": _LOG_ODDS if sigmoid else _LOG}
+        text = _KNN % {"k": min(int(h.settings["k"]), M), "z": _SHARES[h.activation]}
         tensors["norm_floor"] = np.array([NORM_FLOOR], np.float32)
-    activation = "Sigmoid" if sigmoid else "Softmax <axis = 1>"
-    model = parser.parse_model(_HEAD % {"D": D, "C": C, "logits": text, "activation": activation})
+    filled = {"D": D, "C": C, "logits": text, "activation": _ACTIVATIONS[h.activation], "answer": answer_of(h)}
+    model = parser.parse_model(_HEAD % filled)
     model.graph.initializer.extend(numpy_helper.from_array(tensors[name], name) for name in sorted(tensors))
     return model
 

@@ -25,6 +25,7 @@ from topwork.errors import BadData, BadSetting
 from topwork.features.contents import Contents, distinct
 from topwork.modalities.image import describe, read_bytes
 from topwork.settings import threads
+from topwork.store import remote
 from topwork.types import Dataset, Progress, Skipped, silent
 
 DRAWN = "fractals:"
@@ -145,7 +146,7 @@ class Material:
         for part in self.parts:
             assert part.contents is not None
             keys = [part.contents.keys[u] if u >= 0 else None for u in part.contents.index]
-            paths = [os.path.abspath(path) for path in part.dataset.paths()]
+            paths = [remote.absolute(path) for path in part.dataset.paths()]
             tables.append(pa.table({"item": pa.array(paths), "content": pa.array(keys, pa.binary(16))}))
         return Dataset(pa.concat_tables(tables), "", (), name=" + ".join(part.dataset.name for part in self.parts))
 
@@ -153,7 +154,7 @@ class Material:
 def gather(uris: Sequence[str], needs_labels: bool) -> tuple[Material, tuple[str, ...]]:
     """The items of all sources, and what was left out; raises BadData where labels are needed and missing."""
     parts, notes = [], []
-    for uri in uris:
+    for uri in (uri if uri.startswith(DRAWN) else remote.welcome(uri) for uri in uris):
         dataset = sources.read(uri) if needs_labels or uri.startswith(DRAWN) else _unlabelled(uri)
         notes += dataset.notes
         if dataset.skipped:
@@ -165,7 +166,7 @@ def gather(uris: Sequence[str], needs_labels: bool) -> tuple[Material, tuple[str
             parts.append(Part(uri, dataset, None))
             continue
         contents = distinct(dataset)
-        part = Part(os.path.abspath(uri), dataset, contents)
+        part = Part(remote.absolute(uri), dataset, contents)
         notes += [f"{s.item}: {s.reason}" for s in contents.skipped[:3]]
         parts.append(_take(part, np.flatnonzero(contents.index >= 0)))
     return Material(tuple(parts)), tuple(notes)
@@ -192,22 +193,22 @@ def _unlabelled(uri: str) -> Dataset:
 
     try:
         known = sources.read(uri)
-        held = {os.path.abspath(known.path(int(row))) for side in ("val", "test") for row in known.rows_of(side)}
+        held = {remote.absolute(known.path(int(row))) for side in ("val", "test") for row in known.rows_of(side)}
     except BadData:
         known, held = None, set()
-    if not os.path.isdir(uri):
+    if not remote.isdir(uri):
         if known is None:
             raise BadData(f"{uri}: expected a folder of images, or a table with a column of paths")
-        paths = [os.path.abspath(path) for path in known.paths()]
+        paths = [remote.absolute(path) for path in known.paths()]
     else:
-        paths = [os.path.abspath(path) for path in sources.items(uri)]
-    root = os.path.abspath(uri) if os.path.isdir(uri) else ""
+        paths = [remote.absolute(path) for path in sources.items(uri)]
+    root = remote.absolute(uri) if remote.isdir(uri) else ""
     items = [os.path.relpath(path, root) if root else path for path in paths if path not in held]
     if not items:
         raise BadData(f"{uri}: all {len(paths):,} images are in val or test, so nothing is left to learn from")
     columns = {"item": pa.array(items), "target": pa.nulls(len(items), pa.int32())}
     notes = (f"{uri}: {len(paths) - len(items):,} items of val and test are left alone",) if held else ()
-    return Dataset(pa.table(columns), root, (), name=os.path.basename(os.path.abspath(uri)), notes=notes)
+    return Dataset(pa.table(columns), root, (), name=remote.title(uri), notes=notes)
 
 
 def _take(part: Part, rows: Rows) -> Part:

@@ -41,7 +41,7 @@ class Probe:
             images, targets = load_digits(return_X_y=True)
             grey = torch.from_numpy(images).float().view(-1, 1, 8, 8) * (255 / 16)
             big = F.interpolate(grey, size=(size_px, size_px), mode="bilinear").round().byte()
-            return cls(DIGITS, big.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy(), targets.astype(np.int32))
+            return cls(DIGITS, big.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy(), np.asarray(targets, np.int32))
         labelled, _ = gather((uri,), needs_labels=True)
         part = labelled.parts[0]
         if part.contents is None:

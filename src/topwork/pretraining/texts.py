@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from topwork import settings, sources
 from topwork.errors import BadData, StoreError
 from topwork.modalities.text import Reader, Tokens
-from topwork.store import locks
+from topwork.store import locks, remote
 from topwork.store.atomic import explain, new_folder
 from topwork.types import Progress, Skipped, silent
 
@@ -51,7 +51,7 @@ class TextMaterial:
         """Plain JSON for a card."""
         return [
             {"name": os.path.basename(uri), "items": count, "classes": 0, "source": uri}
-            for uri, count in zip(map(os.path.abspath, self.uris), self.counts, strict=True)
+            for uri, count in zip(map(remote.absolute, self.uris), self.counts, strict=True)
         ]
 
     def __iter__(self) -> Iterator[str]:
@@ -81,6 +81,7 @@ def gather(uris: Sequence[str]) -> TextMaterial:
     """Count and name the texts of all sources; BadData where there are none."""
     counts, letters, skipped = [], 0, list[Skipped]()
     hashed = hashlib.blake2b(digest_size=16)
+    uris = [remote.welcome(uri) for uri in uris]
     for uri in uris:
         count = 0
         for text in read(uri, skipped):

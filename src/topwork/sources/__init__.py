@@ -22,6 +22,8 @@ from typing import Any, Protocol
 
 from topwork import plugins
 from topwork.errors import BadData, BadSetting
+from topwork.store import remote
+from topwork.store.database import hidden, shown
 from topwork.types import Dataset, Skipped
 
 EXPECTED = (
@@ -49,13 +51,13 @@ class Source(Protocol):
 
 def read(uri: str | os.PathLike[str], **options: Any) -> Dataset:
     """Read a folder or table with the first source that accepts it; options that are None count as not given."""
-    uri = os.fspath(uri)
+    uri = remote.welcome(uri)
     return _source(uri, options).read(uri)
 
 
 def modality(uri: str | os.PathLike[str], **options: Any) -> str:
     """Whether `read` would give "image" or "text"; cheap. "image" where it would give nothing: `read` says why."""
-    uri = os.fspath(uri)
+    uri = remote.welcome(uri)
     try:
         source = _source(uri, options)
         return source.modality(uri) if hasattr(source, "modality") else "image"
@@ -70,7 +72,7 @@ def texts(uri: str | os.PathLike[str], skipped: list[Skipped] | None = None, **o
     """
     from topwork.sources.text_folder import stream
 
-    yield from stream(os.fspath(uri), [] if skipped is None else skipped, options)
+    yield from stream(remote.welcome(uri), [] if skipped is None else skipped, options)
 
 
 def _source(uri: str, options: dict[str, Any]) -> Any:
@@ -80,20 +82,22 @@ def _source(uri: str, options: dict[str, Any]) -> Any:
         if not kind().accepts(uri):
             continue
         known = {f.name for f in dataclasses.fields(kind)}
+        if "numeric" not in known and given.pop("numeric", False):
+            raise BadSetting(f"{shown(uri)} is read as a {name} of classes. Numbers stand in a column of a table")
         if unknown := sorted(given.keys() - known):
             has = f"its options: {', '.join(sorted(known))}" if known else "it has no options"
-            raise BadSetting(f"{', '.join(unknown)} cannot be used with {uri}: it is read as a {name}, {has}")
+            raise BadSetting(f"{', '.join(unknown)} cannot be used with {shown(uri)}: it is read as a {name}, {has}")
         return kind(**given)
-    raise BadData(f"{uri}: {_trouble(uri)}. Expected {EXPECTED}")
+    raise BadData(f"{hidden(uri)}: {_trouble(uri)}. Expected {EXPECTED}")
 
 
 def items(uri: str | os.PathLike[str]) -> list[str]:
     """Paths of unlabelled images: the file itself, or every image at any depth of a folder, in order of their names."""
     from topwork.sources._walk import walk
 
-    uri = os.fspath(uri)
-    if not os.path.isdir(uri):
-        if os.path.exists(uri):
+    uri = remote.welcome(uri)
+    if not remote.isdir(uri):
+        if remote.exists(uri):
             return [uri]
         raise BadData(f"{uri}: does not exist. Expected an image or a folder of images")
     found = [os.path.join(uri, rel, name) for rel, listing in walk(uri) for name in listing.images]
@@ -111,6 +115,9 @@ def split_of(name: str) -> str | None:
 
 
 def _trouble(uri: str) -> str:
+    if remote.is_remote(uri):
+        ending = os.path.splitext(uri)[1].lower()
+        return f"is a file of another kind ({ending or 'no suffix'})" if remote.isfile(uri) else "does not exist"
     if not os.path.lexists(uri):
         return "does not exist"
     if not os.path.exists(uri):

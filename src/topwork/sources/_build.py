@@ -6,7 +6,7 @@ import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from topwork.sources import SPLITS
+from topwork.sources import SPLITS, _carry
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,9 +44,17 @@ class Strings:
 
 
 class Builder:
-    """Grows the columns item, text (where there is one), target, split and group (where there is one)."""
+    """Grows the columns item, text (where there is one), target, split and group (where there is one).
 
-    def __init__(self, texts: bool = False, groups: bool = False) -> None:
+    `measured`: what the numbers are called where targets are numbers, not labels. `carry`: further columns, see
+    `_carry.py`; what is to be said of them is in `notes` after `table`.
+    """
+
+    def __init__(
+        self, texts: bool = False, groups: bool = False, measured: str | None = None, carry: Sequence[str] = ()
+    ) -> None:
+        self.carried, self.notes = {name: Strings() for name in carry}, list[str]()
+        self.measured, self.values = measured, array.array("d")
         self.items, self.texts, self.groups = Strings(), Strings() if texts else None, Strings() if groups else None
         self.numbers: dict[str, int] = {}  # label -> number in order of appearance
         self.flat, self.ends, self.sides = array.array("i"), array.array("q", [0]), array.array("b")
@@ -56,31 +64,45 @@ class Builder:
         return len(self.sides)
 
     def add(
-        self, item: str, labels: Sequence[str], side: int = -1, group: str | None = None, text: str | None = None
+        self,
+        item: str,
+        labels: Sequence[Any],
+        side: int = -1,
+        group: str | None = None,
+        text: str | None = None,
+        carried: Sequence[Any] = (),
     ) -> None:
-        """One item; side: number of its split, -1 where it has none."""
+        """One item; labels: names, or a single number; side: number of its split, -1 where it has none."""
         self.items.append(item)
         if self.texts is not None:
             self.texts.append(text)
-        self.flat.extend([self.numbers.setdefault(label, len(self.numbers)) for label in labels])
-        self.ends.append(len(self.flat))
+        if self.measured is not None:
+            self.values.append(labels[0] if labels else float("nan"))
+        else:
+            self.flat.extend([self.numbers.setdefault(label, len(self.numbers)) for label in labels])
+            self.ends.append(len(self.flat))
         self.sides.append(side)
         self.labelled += bool(labels)
         if self.groups is not None:
             self.groups.append(group)
+        for column, cell in zip(self.carried.values(), carried, strict=True):
+            column.append(_carry.text_of(cell))
 
     def table(self, multilabel: bool) -> tuple[pa.Table, tuple[str, ...]]:
         """The table and the labels in order of their names; an item without label has a null, or an empty list."""
         import numpy as np
         import pyarrow as pa
 
-        labels = tuple(sorted(self.numbers))
+        labels = tuple(sorted(self.numbers)) if self.measured is None else (self.measured,)
         rank = {label: index for index, label in enumerate(labels)}
         renumber = np.array([rank[label] for label in self.numbers] or [0], np.int32)
         codes = renumber[np.frombuffer(self.flat, np.int32)] if len(self.flat) else np.empty(0, np.int32)
         ends = np.frombuffer(self.ends, np.int64)
-        if multilabel:
-            target: Any = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(codes))
+        if self.measured is not None:
+            numbers = np.frombuffer(self.values, np.float64) if len(self.values) else np.empty(0)
+            target: Any = pa.array(numbers, mask=np.isnan(numbers))
+        elif multilabel:
+            target = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), pa.array(codes))
         else:
             none = np.diff(ends) == 0
             single = np.zeros(len(none), np.int32)
@@ -93,5 +115,6 @@ class Builder:
             "target": target,
             "split": pa.DictionaryArray.from_arrays(pa.array(np.maximum(split, 0), mask=split < 0), pa.array(SPLITS)),
             **({"group": self.groups.column()} if self.groups is not None else {}),
+            **{name: _carry.column(name, kept.column(), self.notes) for name, kept in self.carried.items()},
         }
         return pa.table(columns), labels

@@ -8,7 +8,11 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from topwork.sources import split_of
+from topwork.sources._labels import as_number, parsed
 from topwork.sources._rows import is_image
+
+MOST_GRADES = 20  # so many different numbers may be grades, which are classes
+NUMBERS = 0.95  # share of the cells that must be numbers
 
 Sample = Sequence[Sequence[Any]]
 
@@ -99,6 +103,37 @@ def guess_label(
     why = "the only other column" if len(free) == 1 else f"only {distinct[best]} different values in {len(sample)} rows"
     notes.append(f"label column '{columns[best]}': {why}")
     return best
+
+
+def guess_kind(
+    column: str | None, values: Sequence[Any], separator: str | None, numeric: bool | None, notes: list[str]
+) -> tuple[bool, str, bool]:
+    """Whether an item may have several labels, what stands between them in a cell, and whether they are numbers."""
+    if column is not None and (guess_numeric(column, values, notes) if numeric is None else numeric):
+        return False, "", True
+    separator = guess_separator(values, notes) if separator is None else separator
+    several = bool(separator) or any(isinstance(parsed(value), list) for value in values)
+    if several and not separator:
+        notes.append(f"column '{column}' holds lists: multi-label")
+    return several, separator, False
+
+
+def guess_numeric(column: str, values: Sequence[Any], notes: list[str]) -> bool:
+    """Whether the labels are numbers that measure something: many different ones, and not the numbers of classes."""
+    numbers = [as_number(value) for value in values if value not in (None, "")]
+    known = {number for number in numbers if number is not None}
+    if len(known) <= MOST_GRADES or len(numbers) - numbers.count(None) < NUMBERS * len(numbers):
+        return False
+    whole = all(number.is_integer() for number in known)
+    if whole and min(known) in (0, 1) and max(known) <= len(known):  # classes 0 ... C - 1
+        fewest = min(Counter(number for number in numbers if number is not None).values())
+        if len(numbers) >= 5 * len(known) or fewest > 1:
+            return False
+    notes.append(
+        f"column '{column}' holds numbers, {len(known):,} different ones in {len(numbers):,} rows: regression "
+        "(--task says otherwise)"
+    )
+    return True
 
 
 def guess_separator(values: Sequence[Any], notes: list[str]) -> str:

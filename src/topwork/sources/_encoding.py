@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from topwork.errors import BadData
+from topwork.store import remote
 
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -45,12 +46,12 @@ class Encoding:
     def open(self, path: str, newline: str | None = None) -> IO[str]:
         """The file as text; bytes that are no UTF-8 become lone surrogates, see `is_damaged`."""
         errors = "surrogateescape" if self.damaged else "replace" if self.western else "strict"
-        return open(path, encoding=self.name, errors=errors, newline=newline)
+        return open(remote.local(path), encoding=self.name, errors=errors, newline=newline)
 
 
 def encoding_of(path: str) -> Encoding:
     """The encoding of a file; BadData where it cannot be told."""
-    with open(path, "rb") as file:
+    with open(remote.local(path), "rb") as file:
         head = file.read(1 << 16)
     likely = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
     if likely is None and len(head) > 3 and max(head[0::2].count(0), head[1::2].count(0)) > len(head) / 8:
@@ -126,7 +127,7 @@ def is_damaged(text: str) -> bool:
 
 def _of_lines(path: str, name: str, chinese: bool) -> Encoding:
     """UTF-8 with damaged lines, GB18030 or Western."""
-    with open(path, "rb") as file:
+    with open(remote.local(path), "rb") as file:
         lines = _Lines.of(file)
     if lines.good > lines.bad or (lines.good and name == "utf-8-sig"):
         many = "1 line is" if lines.bad == 1 else f"{lines.bad:,} lines are"
@@ -144,7 +145,7 @@ def _of_lines(path: str, name: str, chinese: bool) -> Encoding:
 def _decodes(path: str, encoding: str) -> bool:
     decoder = codecs.getincrementaldecoder(encoding)()
     try:
-        with open(path, "rb") as file:
+        with open(remote.local(path), "rb") as file:
             while block := file.read(_BLOCK):
                 decoder.decode(block)
         decoder.decode(b"", final=True)

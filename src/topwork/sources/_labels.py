@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import math
+from decimal import Decimal
 from typing import Any
 
 from topwork.errors import BadData
+
+LARGEST = 1e36  # of a number; what is answered is float32, which ends at 3.4e38
 
 
 def names_of(value: Any, multilabel: bool, separator: str) -> list[str]:
@@ -22,6 +26,37 @@ def names_of(value: Any, multilabel: bool, separator: str) -> list[str]:
     else:
         parts = [value]
     return list(dict.fromkeys(_name(part) for part in parts))
+
+
+def targets_of(value: Any, multilabel: bool, separator: str, numeric: bool) -> list[Any]:
+    """Names, or a single number; BadData says why there are none."""
+    return [number_of(value)] if numeric else names_of(value, multilabel, separator)
+
+
+def number_of(value: Any) -> float:
+    """A finite number; BadData says why it is none."""
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):  # NaN is not itself
+        raise BadData("no number")
+    number = as_number(value)
+    if number is None:
+        point = isinstance(value, str) and as_number(value.replace(",", ".")) is not None
+        raise BadData(f"{str(value)[:40]!r} is not a number" + ("; write it with a decimal point" if point else ""))
+    if abs(number) > LARGEST:
+        raise BadData(f"{str(value)[:40]!r} is too large: the largest number is {LARGEST:.0e}")
+    return number
+
+
+def as_number(value: Any) -> float | None:
+    """A cell as a finite number, None where it is none; 1_000 is a number in Python only."""
+    if isinstance(value, Decimal):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or (isinstance(value, str) and "_" in value):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def parsed(value: Any) -> Any:

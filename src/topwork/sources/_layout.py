@@ -14,13 +14,14 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import islice
 
-from topwork.errors import BadData
+from topwork.errors import BadData, StoreError
 from topwork.sources import split_of
 from topwork.sources._encoding import encoding_of
 from topwork.sources._lines import Lines, Reviews, open_rows
 from topwork.sources._rows import READERS
 from topwork.sources._texts import Part
 from topwork.sources._walk import Listing, any_image, look, walk
+from topwork.store import remote
 from topwork.types import Skipped
 
 TEXT_SUFFIXES = (".txt", ".text", ".label", ".labels", ".review", ".sent", ".ft", ".train", ".test", ".dev", ".valid")
@@ -49,9 +50,9 @@ class Layout:
 
 def layout(uri: str) -> Layout | None:
     """The layout of a folder of texts; None: images, or nothing that we know."""
-    if not os.path.isdir(uri):
+    if not remote.isdir(uri):
         return None
-    base, here, notes = os.path.abspath(uri), look(uri), []
+    base, here, notes = remote.absolute(uri), look(uri), []
     while not (here.images or len(here.folders) != 1 or _usable(base, here) or split_of(here.folders[0])):
         notes.append(f"'{os.path.basename(base)}' holds only '{here.folders[0]}': looked inside it")
         base = os.path.join(base, here.folders[0])
@@ -97,7 +98,7 @@ def _layout(base: str, here: Listing) -> Layout | None:
 def _usable(base: str, here: Listing) -> list[str]:
     """Files that may hold the data, not empty."""
     names = [name for name, reason in here.others if name and reason.startswith("not an image") and not is_about(name)]
-    return [name for name in names if os.path.getsize(os.path.join(base, name))]
+    return [name for name in names if remote.getsize(os.path.join(base, name))]
 
 
 def _about(here: Listing) -> list[str]:
@@ -243,10 +244,12 @@ def _inner(path: str) -> Layout | None:
 
 def _reader(path: str) -> object | None:
     try:
-        with open(path, "rb") as file:
+        with open(remote.local(path), "rb") as file:
             if file.read(4096).count(0) and not encoding_of(path).name.startswith("utf-"):
                 return None
         return open_rows(path)
+    except StoreError:
+        raise
     except (BadData, OSError):
         return None
 

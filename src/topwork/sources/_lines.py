@@ -21,6 +21,7 @@ from typing import Any
 from topwork.errors import BadData
 from topwork.sources._encoding import Encoding, encoding_of, is_damaged
 from topwork.sources._rows import NOT_UTF8, READERS, SAMPLE_ROWS, Csv, Row
+from topwork.store import remote
 
 _FASTTEXT = re.compile(r"((?:__label__\S+\s+)+)(.*)")
 _TREC = re.compile(r"([A-Za-z]\w*):([\w-]+)\s+(.*)")
@@ -115,11 +116,11 @@ class Reviews:
 def open_rows(path: str, names: Collection[str] = ()) -> Any:
     """The reader of any table or text file."""
     suffix = os.path.splitext(path)[1].lower()
-    if not os.path.getsize(path):
+    if not remote.getsize(path):
         raise BadData(f"{path}: empty file (0 bytes). Expected a header line and one line per item")
     if suffix in READERS:
         return READERS[suffix](path, names)
-    with open(path, "rb") as file:
+    with open(remote.local(path), "rb") as file:
         head = file.read(4096)
     if re.match(rb"\s*(<data>\s*)?<review>\s", head):
         return Reviews(path)

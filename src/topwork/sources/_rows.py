@@ -18,6 +18,7 @@ from typing import Any
 from topwork.errors import BadData
 from topwork.modalities.image import SUFFIXES
 from topwork.sources._encoding import Encoding, encoding_of, is_damaged
+from topwork.store import remote
 
 SAMPLE_ROWS = 1000  # enough to tell columns apart
 LONGEST_CELL = 1 << 22  # characters; an open quote ends there at the latest
@@ -162,7 +163,7 @@ class Parquet:
         self.path, self.encoding = path, Encoding("utf-8")
         self.notes: list[str] = []
         try:
-            schema = pq.read_schema(path)
+            schema = pq.read_schema(remote.local(path))
         except (pa.ArrowException, OSError) as error:
             raise BadData(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from error
         self.columns = list(schema.names)
@@ -175,7 +176,7 @@ class Parquet:
 
         number = 0
         try:
-            with pq.ParquetFile(self.path) as file:
+            with pq.ParquetFile(remote.local(self.path)) as file:
                 for batch in file.iter_batches(batch_size=SAMPLE_ROWS):
                     columns = [column.to_pylist() for column in batch.columns]
                     for cells in zip(*columns, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,20 +11,22 @@ from typing import Any
 
 from topwork.errors import BadData, BadSetting
 from topwork.modalities.text import PAIR
-from topwork.sources import SPLITS, split_of
+from topwork.sources import SPLITS, _carry, split_of
 from topwork.sources._build import Builder
 from topwork.sources._columns import (
     TEXT_LABEL_NAMES,
     guess_group,
+    guess_kind,
     guess_label,
-    guess_separator,
     guess_split,
     guess_text,
 )
 from topwork.sources._encoding import is_damaged
-from topwork.sources._labels import is_formula, names_of, parsed
+from topwork.sources._labels import as_number, is_formula, targets_of
 from topwork.sources._lines import Lines, Reviews, open_rows
+from topwork.sources._one_hot import together
 from topwork.sources._rows import SAMPLE_ROWS
+from topwork.store import remote
 from topwork.types import Dataset, Skipped
 
 FREE_TEXT_ROWS = 20  # below which labels that are all different are few examples, no free text
@@ -35,22 +38,24 @@ class Asked:
     """What the user has named; the options of the sources of texts."""
 
     item_column: str | None = None  # column of texts; two with a comma between: a pair; None: guessed
-    label_column: str | None = None
+    label_column: str | None = None  # several with commas between: zeros and ones, one column for each label
     split_column: str | None = None
     group_column: str | None = None  # items of one group stay on one side of a split
     separator: str | None = None  # between labels in one cell; "": one label per cell; None: | or ; where evident
+    numeric: bool | None = None  # whether labels are numbers that measure something; None: guessed
+    time_column: str | None = None  # when an item came to be, for by_time
+    domain_column: str | None = None  # the world that it is from, for by_domain
 
     @classmethod
     def of(cls, options: Any) -> Asked:
         """From a source's own fields."""
-        return cls(
-            options.item_column, options.label_column, options.split_column, options.group_column, options.separator
-        )
+        return cls(**{field.name: getattr(options, field.name, None) for field in dataclasses.fields(cls)})
 
     @property
     def names(self) -> list[str]:
         """Every column named."""
-        named = [self.label_column, self.split_column, self.group_column, *(self.item_column or "").split(",")]
+        named = [self.split_column, self.group_column, self.time_column, self.domain_column]
+        named += [*(self.item_column or "").split(","), *(self.label_column or "").split(",")]
         return [name.strip() for name in named if name and name.strip()]
 
 
@@ -74,7 +79,9 @@ class Plan:
     group: int | None
     multilabel: bool
     separator: str
+    numeric: bool = False
     notes: list[str] = field(default_factory=list)
+    carry: dict[str, int | None] = field(default_factory=dict)  # further columns, see _carry.py
 
     @classmethod
     def of(cls, asked: Asked, path: str, reader: Any, sample: Sequence[Sequence[Any]], labels: bool = True) -> Plan:
@@ -104,6 +111,8 @@ class Plan:
         if group is None:
             group = guess_group(columns, taken, aloud)
             taken.add(group)
+        carry = _carry.find(asked, path, columns, sample, taken, aloud)
+        taken.update(carry.values())
         if not text:
             by_name = [i for i, c in enumerate(columns) if i not in taken and c.lower() in TEXT_LABEL_NAMES[:10]]
             text = guess_text(columns, sample, taken | set(by_name[:1] if label is None and labels else ()), aloud)
@@ -113,11 +122,9 @@ class Plan:
         if label is None and labels and not isinstance(reader, Reviews):
             label = guess_label(columns, sample, taken, aloud, TEXT_LABEL_NAMES)
         values = [row[label] for row in sample] if label is not None else []
-        separator = asked.separator if asked.separator is not None else guess_separator(values, notes)
-        multilabel = bool(separator) or any(isinstance(parsed(value), list) for value in values)
-        if multilabel and not separator:
-            notes.append(f"column '{columns[label or 0]}' holds lists: multi-label")
-        return cls(text, label, split, group, multilabel, separator, notes)
+        name = None if label is None else columns[label]
+        multilabel, separator, numeric = guess_kind(name, values, asked.separator, asked.numeric, notes)
+        return cls(text, label, split, group, multilabel, separator, numeric, notes, dict(carry))
 
     def for_columns(self, names: Sequence[str], path: str, columns: Sequence[str]) -> Plan | None:
         """The same columns of another file, by name; None where it has no labels; BadData where texts are missing."""
@@ -133,8 +140,15 @@ class Plan:
         def moved(i: int | None) -> int | None:
             return None if i is None else at.get(names[i])
 
-        text = tuple(at[names[i]] for i in self.text)
-        return Plan(text, moved(self.label), moved(self.split), moved(self.group), self.multilabel, self.separator)
+        return dataclasses.replace(
+            self,
+            text=tuple(at[names[i]] for i in self.text),
+            label=moved(self.label),
+            split=moved(self.split),
+            group=moved(self.group),
+            notes=[],
+            carry={name: moved(i) for name, i in self.carry.items()},
+        )
 
 
 def no_texts(path: str, columns: Sequence[str], sample: Sequence[Sequence[Any]]) -> BadData:
@@ -159,19 +173,22 @@ def no_rows(reader: Any) -> str:
     return "a header and no rows" if first is None else f"no usable row; {reader.unit} {first[0]}: {first[1]}"
 
 
-def gather(uri: str, root: str, parts: Sequence[Part], asked: Asked, notes: Sequence[str] = ()) -> Dataset:
-    """All texts of the parts, in their order; rows that cannot be used are in `skipped`."""
+def gather(
+    uri: str, root: str, parts: Sequence[Part], asked: Asked, notes: Sequence[str] = (), reader: Any = None
+) -> Dataset:
+    """All texts of the parts, in their order; unusable rows are in `skipped`. `reader`: of the first part."""
     by_file = any(part.label is not None for part in parts)
-    first = open_rows(parts[0].path, asked.names)
+    first = together(open_rows(parts[0].path, asked.names) if reader is None else reader, asked.label_column)
     sample = sample_of(first)
     if not sample:
         raise BadData(f"{parts[0].path}: {no_rows(first)}. Columns: {', '.join(first.columns)}")
     plan = Plan.of(asked, parts[0].path, first, sample, labels=not by_file)
-    builder = Builder(texts=True, groups=plan.group is not None)
+    measured = first.columns[plan.label] if plan.numeric and plan.label is not None else None
+    builder = Builder(texts=True, groups=plan.group is not None, measured=measured, carry=tuple(plan.carry))
     skipped: list[Skipped] = []
     said = [*notes, *plan.notes]
     for part in parts:
-        reader = first if part is parts[0] else open_rows(part.path, asked.names)
+        reader = first if part is parts[0] else together(open_rows(part.path, asked.names), asked.label_column)
         name = os.path.relpath(part.path, root)
         own = plan if reader is first else plan.for_columns(first.columns, part.path, reader.columns)
         if own is None:
@@ -183,14 +200,26 @@ def gather(uri: str, root: str, parts: Sequence[Part], asked: Asked, notes: Sequ
     if not len(builder):
         why = f"e.g. {skipped[0].item}: {skipped[0].reason}" if skipped else "it has no rows"
         raise BadData(f"{uri}: no usable row of {len(skipped):,}, {why}")
-    if plan.label is not None and not plan.multilabel:
+    if plan.label is not None and not plan.multilabel and not plan.numeric:
         _refuse_free_text(parts[0].path, first.columns, plan, builder)
     table, labels = builder.table(plan.multilabel)
-    base = os.path.basename(os.path.abspath(uri))
+    base = remote.title(uri)
     what = "table" if len(parts) == 1 else f"{len(parts)} files of"
-    done = f"read {what} {base}: {len(table):,} of {len(table) + len(skipped):,} rows, {len(labels)} classes"
-    stem = os.path.splitext(base)[0] if os.path.isfile(uri) else base
-    return Dataset(table, root, labels, plan.multilabel, stem, tuple(skipped), tuple(said), (done,), "text")
+    told = f"numbers of {measured}" if plan.numeric else f"{len(labels)} classes"
+    done = f"read {what} {base}: {len(table):,} of {len(table) + len(skipped):,} rows, {told}"
+    stem = os.path.splitext(base)[0] if remote.isfile(uri) else base
+    return Dataset(
+        table,
+        root,
+        labels,
+        plan.multilabel,
+        stem,
+        tuple(skipped),
+        (*said, *builder.notes),
+        (done,),
+        "text",
+        plan.numeric,
+    )
 
 
 def texts_of(path: str, asked: Asked, skipped: list[Skipped]) -> Iterator[str]:
@@ -239,19 +268,20 @@ def _add(part: Part, name: str, reader: Any, plan: Plan, builder: Builder, skipp
             text = text_of(cells, plan)
             labels = [] if part.label is None else [part.label]
             if plan.label is not None and not part.unlabelled:
-                labels = names_of(cells[plan.label], plan.multilabel, plan.separator)
+                labels = targets_of(cells[plan.label], plan.multilabel, plan.separator, plan.numeric)
             side = fixed if plan.split is None or fixed >= 0 else side_of(cells[plan.split])
         except BadData as error:
             skipped.append(Skipped(where, str(error)))
             continue
-        if any(map(is_damaged, labels)):
+        if not plan.numeric and any(map(is_damaged, labels)):
             skipped.append(Skipped(where, f"the label {HALF_A_PAIR}"))
             continue
-        if any(map(is_formula, labels)):
+        if not plan.numeric and any(map(is_formula, labels)):
             at = f"{part.path} {reader.unit} {line}"
             raise BadData(f"{at}: the label {labels[0][:40]!r} is a spreadsheet formula. Expected a plain name")
         value = cells[plan.group] if plan.group is not None else None
-        builder.add(where, labels, side, None if value is None or value == "" else str(value), text)
+        carried = [None if at is None else cells[at] for at in plan.carry.values()]
+        builder.add(where, labels, side, None if value is None or value == "" else str(value), text, carried)
 
 
 def _new(reader: Any, first: Any) -> list[str]:
@@ -276,17 +306,9 @@ def _refuse_free_text(path: str, columns: Sequence[str], plan: Plan, builder: Bu
         return
     many = f"{len(builder.numbers):,} different values in {builder.labelled:,} rows"
     others = ", ".join(c for i, c in enumerate(columns) if i != plan.label and i not in plan.text) or "none other"
-    numeric = sum(_is_number(label) for label in builder.numbers) > len(builder.numbers) / 2
+    numeric = sum(as_number(label) is not None for label in builder.numbers) > len(builder.numbers) / 2
     what = "holds numbers, not classes" if numeric else "looks like free text, not like labels"
-    fix = "Round them into classes, or name another column" if numeric else "Name another column"
+    fix = "Take --task text-regression, or name another column" if numeric else "Name another column"
     raise BadData(
         f"{path}: column '{columns[plan.label]}' {what}: {many}. {fix} with --label-column (columns: {others})"
     )
-
-
-def _is_number(label: str) -> bool:
-    try:
-        float(label)
-    except ValueError:
-        return False
-    return True

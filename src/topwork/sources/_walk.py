@@ -6,8 +6,11 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
+from topwork.errors import StoreError
 from topwork.modalities.image import SUFFIXES
+from topwork.store import remote
 
 _SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found", "thumbnails"))
 
@@ -26,9 +29,11 @@ def look(path: str) -> Listing:
     """List one directory."""
     here = Listing()
     try:
-        with os.scandir(path) as entries:
+        with remote.scandir(path) as entries:
             for entry in entries:
                 _sort_in(entry, here)
+    except StoreError:  # no answer is no empty folder
+        raise
     except OSError as error:
         here.others.append(("", f"this folder cannot be read: {error.strerror or error}"))
     here.images.sort()
@@ -39,10 +44,10 @@ def look(path: str) -> Listing:
 
 def walk(root: str, rel: str = "") -> Iterator[tuple[str, Listing]]:
     """Every directory from root/rel down with its listing, in order of names; links to a folder above are left."""
-    stack: list[tuple[str, frozenset[tuple[int, int]]]] = [(rel, frozenset())]
+    stack: list[tuple[str, frozenset[tuple[Any, Any]]]] = [(rel, frozenset())]
     while stack:
         rel, above = stack.pop()
-        identity = _identity(os.path.join(root, rel))
+        identity = remote.identity(os.path.join(root, rel))
         if identity in above:
             continue
         listing = look(os.path.join(root, rel))
@@ -51,7 +56,10 @@ def walk(root: str, rel: str = "") -> Iterator[tuple[str, Listing]]:
 
 
 def _sort_in(entry: os.DirEntry[str], here: Listing) -> None:
-    name = entry.name
+    name, why = entry.name, getattr(entry, "trouble", "")
+    if why:
+        here.others.append((name, why))
+        return
     if name.startswith(".") or name.lower() in _SYSTEM:
         here.ignored += 1
         return
@@ -71,22 +79,17 @@ def _sort_in(entry: os.DirEntry[str], here: Listing) -> None:
         here.others.append((name, f"not an image ({suffix or 'no suffix'})"))
 
 
-def any_image(path: str, above: frozenset[tuple[int, int]] = frozenset()) -> bool:
+def any_image(path: str, above: frozenset[tuple[Any, Any]] = frozenset()) -> bool:
     """Whether there is an image at some depth; stops at the first."""
-    identity, here = _identity(path), Listing()
+    identity, here = remote.identity(path), Listing()
     if identity in above:
         return False
-    with contextlib.suppress(OSError), os.scandir(path) as entries:
+    with contextlib.suppress(OSError), remote.scandir(path) as entries:
         for entry in entries:
             _sort_in(entry, here)
             if here.images:
                 return True
     return any(any_image(os.path.join(path, name), above | {identity}) for name in here.folders)
-
-
-def _identity(path: str) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
 
 
 def _is_text(name: str) -> bool:

@@ -18,6 +18,7 @@ from topwork.modalities.image import READABLE
 from topwork.sources import SPLITS, split_of
 from topwork.sources._layout import layout
 from topwork.sources._walk import Listing, any_image, join, look, walk
+from topwork.store import remote
 from topwork.types import Dataset, Skipped
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ class Folder:
 
     def accepts(self, uri: str) -> bool:
         """Any folder but those of texts."""
-        return os.path.isdir(uri) and layout(uri) is None
+        return remote.isdir(uri) and layout(uri) is None
 
     def read(self, uri: str) -> Dataset:
         """Class = first folder below the root or below the split folder."""
-        harvest = _Harvest(os.path.abspath(uri))
+        harvest = _Harvest(remote.absolute(uri))
         base = harvest.look_through("")
         splits = {name: split_of(name) for name in harvest.holding(base)}
         if "train" in splits.values() or (splits and all(splits.values())):
@@ -142,7 +143,7 @@ class _Harvest:
         )
         if self.ignored:
             self.notes.append(f"{self.ignored:,} hidden or system files and folders ignored")
-        name = os.path.basename(self.root)
+        name = remote.title(self.root)
         history = (f"read folder {name}: {len(table):,} items, {len(labels)} classes",)
         return Dataset(table, self.root, labels, False, name, tuple(self.skipped), tuple(self.notes), history)
 

@@ -13,18 +13,20 @@ column of image files; of texts, where there is none.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from topwork.errors import BadData, BadSetting
+from topwork.sources import _carry
 from topwork.sources._build import Builder
-from topwork.sources._columns import ITEM_NAMES, guess_group, guess_label, guess_separator, guess_split
+from topwork.sources._columns import ITEM_NAMES, guess_group, guess_kind, guess_label, guess_split
 from topwork.sources._encoding import refusal
-from topwork.sources._labels import is_formula, names_of, parsed
+from topwork.sources._labels import is_formula, targets_of
+from topwork.sources._one_hot import together
 from topwork.sources._rows import READERS, is_image
 from topwork.sources._texts import Asked, Part, gather, no_rows, sample_of, side_of
+from topwork.store import remote
 from topwork.types import Dataset, Skipped
 
 
@@ -33,14 +35,17 @@ class Table:
     """A table of paths and labels."""
 
     item_column: str | None = None  # column with the image files; None: guessed
-    label_column: str | None = None
+    label_column: str | None = None  # several with commas between: zeros and ones, one column for each label
     split_column: str | None = None
     group_column: str | None = None  # items of one group stay on one side of a split
     separator: str | None = None  # between labels in one cell; "": one label per cell; None: | or ; where evident
+    numeric: bool | None = None  # whether labels are numbers that measure something; None: guessed
+    time_column: str | None = None  # when an item came to be, for by_time
+    domain_column: str | None = None  # the world that it is from, for by_domain
 
     def accepts(self, uri: str) -> bool:
         """A file whose name ends like a table's."""
-        return os.path.splitext(uri)[1].lower() in READERS and os.path.isfile(uri)
+        return os.path.splitext(uri)[1].lower() in READERS and remote.isfile(uri)
 
     def modality(self, uri: str) -> str:
         """Whether it has a column of image files, by its first rows."""
@@ -50,7 +55,7 @@ class Table:
         """One item per usable row."""
         reader, sample, item = self._opened(uri)
         if item is None:
-            return gather(uri, os.path.dirname(os.path.abspath(uri)), [Part(uri)], Asked.of(self))
+            return gather(uri, os.path.dirname(remote.absolute(uri)), [Part(uri)], Asked.of(self))
         if not reader.encoding.certain:
             raise refusal(uri)
         plan = _Plan.of(self, uri, reader, sample, item)
@@ -58,9 +63,9 @@ class Table:
 
     def _opened(self, uri: str) -> tuple[Any, list[Sequence[Any]], int | None]:
         """Reader, first rows, and the column of image files where there is one."""
-        if not os.path.getsize(uri):
+        if not remote.getsize(uri):
             raise BadData(f"{uri}: empty file (0 bytes). Expected a header line and one line per image or text")
-        reader = READERS[os.path.splitext(uri)[1].lower()](uri, Asked.of(self).names)
+        reader = together(READERS[os.path.splitext(uri)[1].lower()](uri, Asked.of(self).names), self.label_column)
         sample = sample_of(reader)
         if not sample:
             raise BadData(f"{uri}: {no_rows(reader)}. Columns: {', '.join(reader.columns)}")
@@ -78,10 +83,14 @@ class _Plan:
     multilabel: bool
     separator: str
     folder: str
+    numeric: bool = False
     notes: list[str] = field(default_factory=list)
+    carry: dict[str, int | None] = field(default_factory=dict)  # further columns, see _carry.py
 
     @classmethod
-    def of(cls, asked: Table, uri: str, reader: Any, sample: list[Sequence[Any]], item: int) -> _Plan:
+    def of(
+        cls, asked: Table, uri: str, reader: Any, sample: list[Sequence[Any]], item: int, home: str | None = None
+    ) -> _Plan:
         """Named columns as named, the others guessed from the sample; every guess is a note."""
         notes, columns = list(reader.notes), reader.columns
 
@@ -101,21 +110,23 @@ class _Plan:
         if group is None:
             group = guess_group(columns, taken, notes)
             taken.add(group)
+        carry = _carry.find(asked, uri, columns, sample, taken, notes)
+        taken.update(carry.values())
         if label is None:
             label = guess_label(columns, sample, taken, notes)
         values = [row[label] for row in sample] if label is not None else []
-        separator = asked.separator if asked.separator is not None else guess_separator(values, notes)
-        multilabel = bool(separator) or any(isinstance(parsed(value), list) for value in values)
-        if multilabel and not separator:
-            notes.append(f"column '{columns[label or 0]}' holds lists: multi-label")
-        folder = _guess_folder(uri, [str(row[item]).strip() for row in sample if row[item]], notes)
-        return cls(item, label, split, group, multilabel, separator, folder, notes)
+        name = None if label is None else columns[label]
+        multilabel, separator, numeric = guess_kind(name, values, asked.separator, asked.numeric, notes)
+        files = [str(row[item]).strip() for row in sample if row[item]]
+        folder = _guess_folder(home or os.path.dirname(remote.absolute(uri)), files, notes)
+        return cls(item, label, split, group, multilabel, separator, folder, numeric, notes, dict(carry))
 
 
 def _gather(uri: str, reader: Any, plan: _Plan) -> Dataset:
     """All rows, through the plan, as Arrow columns."""
     skipped: list[Skipped] = []
-    builder = Builder(groups=plan.group is not None)
+    measured = reader.columns[plan.label] if plan.numeric and plan.label is not None else None
+    builder = Builder(groups=plan.group is not None, measured=measured, carry=tuple(plan.carry))
     name = os.path.basename(uri)
     for line, cells in reader.rows():
         try:
@@ -123,21 +134,26 @@ def _gather(uri: str, reader: Any, plan: _Plan) -> Dataset:
         except BadData as error:
             skipped.append(Skipped(f"{name} {reader.unit} {line}", str(error)))
             continue
-        if any(map(is_formula, labels)):
+        if not plan.numeric and any(map(is_formula, labels)):
             where = f"{uri} {reader.unit} {line}"
             raise BadData(f"{where}: the label {labels[0][:40]!r} is a spreadsheet formula. Expected a plain name")
         value = cells[plan.group] if plan.group is not None else None
-        builder.add(item, labels, side, None if value is None or value == "" else str(value))
+        carried = [None if at is None else cells[at] for at in plan.carry.values()]
+        builder.add(item, labels, side, None if value is None or value == "" else str(value), carried=carried)
     if not len(builder):
         why = f"e.g. {skipped[0].item}: {skipped[0].reason}" if skipped else "it has no rows"
         raise BadData(f"{uri}: no usable row of {len(skipped):,}, {why}. Paths are looked for in {plan.folder}")
     table, labels = builder.table(plan.multilabel)
-    history = (f"read table {name}: {len(table):,} of {len(table) + len(skipped):,} rows, {len(labels)} classes",)
+    told = f"numbers of {measured}" if plan.numeric else f"{len(labels)} classes"
+    history = (f"read table {name}: {len(table):,} of {len(table) + len(skipped):,} rows, {told}",)
     stem = os.path.splitext(name)[0]
-    return Dataset(table, plan.folder, labels, plan.multilabel, stem, tuple(skipped), tuple(plan.notes), history)
+    notes = (*plan.notes, *builder.notes)
+    return Dataset(
+        table, plan.folder, labels, plan.multilabel, stem, tuple(skipped), notes, history, numeric=plan.numeric
+    )
 
 
-def _row(cells: Sequence[Any] | str, plan: _Plan) -> tuple[str, list[str], int]:
+def _row(cells: Sequence[Any] | str, plan: _Plan) -> tuple[str, list[Any], int]:
     """Item, labels and split number (-1: none) of one row; BadData says why it cannot be used."""
     if isinstance(cells, str):
         raise BadData(cells)
@@ -146,23 +162,31 @@ def _row(cells: Sequence[Any] | str, plan: _Plan) -> tuple[str, list[str], int]:
         raise BadData(
             "no image file named" if item in (None, "") or isinstance(item, str) else "the image is not a path"
         )
-    labels = names_of(cells[plan.label], plan.multilabel, plan.separator) if plan.label is not None else []
+    labels = (
+        targets_of(cells[plan.label], plan.multilabel, plan.separator, plan.numeric) if plan.label is not None else []
+    )
     side = -1 if plan.split is None else side_of(cells[plan.split])
     return _file(item.strip(), plan.folder), labels, side
 
 
 def _file(item: str, folder: str) -> str:
-    path = os.path.join(folder, item)
-    if not os.path.isfile(path) and "\\" in item and os.path.isfile(os.path.join(folder, item.replace("\\", "/"))):
+    item = remote.beside(folder, item)
+    path = _at(folder, item)
+    if not remote.isfile(path) and "\\" in item and remote.isfile(_at(folder, item.replace("\\", "/"))):
         return item.replace("\\", "/")
-    if os.path.isfile(path):
+    if remote.isfile(path):
         return item
-    if re.match(r"\w+://", item):
-        raise BadData(f"{item} is a web address: download it first")
     raise BadData(f"{item} is a folder" if os.path.isdir(path) else f"{item} does not exist")
 
 
-def _image_column(asked: Table, uri: str, columns: list[str], sample: list[Sequence[Any]]) -> int | None:
+def _at(folder: str, item: str) -> str:
+    """The path of an item that a table names; an address stays as it is."""
+    return item if "://" in item else os.path.join(folder, item)
+
+
+def _image_column(
+    asked: Table, uri: str, columns: list[str], sample: list[Sequence[Any]], home: str | None = None
+) -> int | None:
     """The column of image files, as named or guessed; None: texts."""
     if asked.item_column is not None:
         if asked.item_column not in columns:
@@ -171,8 +195,8 @@ def _image_column(asked: Table, uri: str, columns: list[str], sample: list[Seque
             raise BadSetting(f"{uri} has no column '{asked.item_column}'. Its columns: {', '.join(columns)}")
         at = columns.index(asked.item_column)
         cells = [str(row[at]).strip() for row in sample[:100] if row[at]]
-        home = os.path.dirname(os.path.abspath(uri))
-        files = sum(is_image(cell) or _is_file(os.path.join(home, cell)) for cell in cells)
+        home = home or os.path.dirname(remote.absolute(uri))
+        files = sum(is_image(cell) or _is_file(_at(home, cell)) for cell in cells)
         return at if files and files >= len(cells) / 2 else None
     taken = {asked.split_column, asked.group_column, asked.label_column}
     shares = {i: _share_of_images(sample, i) for i, column in enumerate(columns) if column not in taken}
@@ -186,21 +210,20 @@ def _share_of_images(sample: list[Sequence[Any]], at: int) -> float:
 
 def _is_file(path: str) -> bool:
     try:
-        return os.path.isfile(path)
+        return remote.isfile(path)
     except ValueError:  # a NUL byte
         return False
 
 
-def _guess_folder(uri: str, files: list[str], notes: list[str]) -> str:
+def _guess_folder(home: str, files: list[str], notes: list[str]) -> str:
     """The table's folder, or the subfolder of it in which the files lie."""
-    home = os.path.dirname(os.path.abspath(uri))
 
     def share(folder: str) -> float:
         tried = files[:: max(1, len(files) // 50)]
-        return sum(os.path.isfile(os.path.join(folder, f.replace("\\", "/"))) for f in tried) / max(1, len(tried))
+        return sum(remote.isfile(_at(folder, f.replace("\\", "/"))) for f in tried) / max(1, len(tried))
 
     if share(home) == 0:
-        with os.scandir(home) as entries:
+        with remote.scandir(home) as entries:
             inside = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
         best = max(inside[:1000], key=share, default=home)
         if share(best) >= 0.5:

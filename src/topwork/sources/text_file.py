@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from topwork.sources._layout import TEXT_SUFFIXES
 from topwork.sources._texts import Asked, Part, gather
+from topwork.store import remote
 from topwork.types import Dataset
 
 
@@ -19,10 +20,13 @@ class TextFile:
     split_column: str | None = None
     group_column: str | None = None
     separator: str | None = None  # between labels in one cell; "": one label per cell; None: | or ; where evident
+    numeric: bool | None = None  # whether labels are numbers that measure something; None: guessed
+    time_column: str | None = None  # when an item came to be, for by_time
+    domain_column: str | None = None  # the world that it is from, for by_domain
 
     def accepts(self, uri: str) -> bool:
         """A file whose name ends like a text's."""
-        return os.path.splitext(uri)[1].lower() in TEXT_SUFFIXES and os.path.isfile(uri)
+        return os.path.splitext(uri)[1].lower() in TEXT_SUFFIXES and remote.isfile(uri)
 
     def modality(self, uri: str) -> str:  # noqa: ARG002
         """Always texts."""
@@ -30,4 +34,4 @@ class TextFile:
 
     def read(self, uri: str) -> Dataset:
         """One item per line."""
-        return gather(uri, os.path.dirname(os.path.abspath(uri)), [Part(uri)], Asked.of(self))
+        return gather(uri, os.path.dirname(remote.absolute(uri)), [Part(uri)], Asked.of(self))

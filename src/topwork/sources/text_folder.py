@@ -10,6 +10,7 @@ What it is, is told by names and first lines (`_layout.py`) and said in `notes`;
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from topwork.sources._layout import Layout, is_about, layout
 from topwork.sources._texts import Asked, Part, gather, texts_of
 from topwork.sources._walk import walk
 from topwork.sources.table import Table
+from topwork.store import remote
 from topwork.types import Dataset, Skipped
 
 MAX_BYTES = 100_000_000  # of a file that is one text
@@ -39,6 +41,9 @@ class TextFolder:
     split_column: str | None = None
     group_column: str | None = None
     separator: str | None = None  # between labels in one cell; "": one label per cell; None: | or ; where evident
+    numeric: bool | None = None  # whether labels are numbers that measure something; None: guessed
+    time_column: str | None = None  # when an item came to be, for by_time
+    domain_column: str | None = None  # the world that it is from, for by_domain
 
     def accepts(self, uri: str) -> bool:
         """A folder without images whose files are texts or tables."""
@@ -60,7 +65,7 @@ class TextFolder:
             raise BadData(f"{uri}: is not a folder of texts")
         if found.kind == "several" or not found.parts:
             raise BadData(_choose(uri, found))
-        root = os.path.abspath(uri)
+        root = remote.absolute(uri)
         prefix = os.path.relpath(found.base, root)
         skipped = [Skipped(os.path.normpath(os.path.join(prefix, s.item)), s.reason) for s in found.skipped]
         if found.kind == "files":
@@ -74,7 +79,7 @@ class TextFolder:
         return data.replace(skipped=(*skipped, *data.skipped))
 
     def _table(self) -> Table:
-        return Table(self.item_column, self.label_column, self.split_column, self.group_column, self.separator)
+        return Table(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Table)})
 
 
 def stream(uri: str, skipped: list[Skipped], options: Mapping[str, Any]) -> Iterator[str]:
@@ -88,7 +93,7 @@ def stream(uri: str, skipped: list[Skipped], options: Mapping[str, Any]) -> Iter
                 yield _text(part.path)[0]
             except BadData as error:
                 skipped.append(Skipped(os.path.relpath(part.path, uri), str(error)))
-    elif os.path.isdir(uri):
+    elif remote.isdir(uri):
         count = 0
         for folder, listing in walk(uri):
             for name, reason in listing.others:
@@ -98,7 +103,7 @@ def stream(uri: str, skipped: list[Skipped], options: Mapping[str, Any]) -> Iter
                         yield text
         if not count:
             raise BadData(f"{uri}: no text in this folder or below it. Expected .txt files or tables")
-    elif os.path.exists(uri):
+    elif remote.exists(uri):
         yield from texts_of(uri, asked, skipped)
     else:
         _source(uri, {})  # says what is wrong
@@ -116,15 +121,16 @@ def _files(root: str, found: Layout) -> Dataset:
     builder = Builder(texts=True)
     skipped: list[Skipped] = []
     encodings: Counter[str] = Counter()
-    for part in found.parts:
-        item = os.path.relpath(part.path, root)
-        try:
-            text, encoding = _text(part.path)
-        except BadData as error:
-            skipped.append(Skipped(item, str(error)))
-            continue
-        encodings[encoding] += 1
-        builder.add(item, [] if part.label is None else [part.label], _side(part), text=text)
+    with remote.ahead(part.path for part in found.parts):
+        for part in found.parts:
+            item = os.path.relpath(part.path, root)
+            try:
+                text, encoding = _text(part.path)
+            except BadData as error:
+                skipped.append(Skipped(item, str(error)))
+                continue
+            encodings[encoding] += 1
+            builder.add(item, [] if part.label is None else [part.label], _side(part), text=text)
     if not len(builder):
         why = f"e.g. {skipped[0].item}: {skipped[0].reason}" if skipped else "it has no files"
         raise BadData(f"{root}: no usable text of {len(skipped):,}, {why}")
@@ -133,7 +139,7 @@ def _files(root: str, found: Layout) -> Dataset:
         if encoding not in ("utf-8", "utf-8-sig"):
             notes.append(f"{count:,} files are not UTF-8: read as {encoding.upper()}, told by their bytes")
     table, labels = builder.table(multilabel=False)
-    name = os.path.basename(root)
+    name = remote.title(root)
     history = (f"read folder {name}: {len(table):,} texts, {len(labels)} classes",)
     return Dataset(table, root, labels, False, name, tuple(skipped), tuple(notes), history, "text")
 
@@ -141,12 +147,12 @@ def _files(root: str, found: Layout) -> Dataset:
 def _text(path: str) -> tuple[str, str]:
     """The text of a file and its encoding."""
     try:
-        if os.path.getsize(path) > MAX_BYTES:
-            raise BadData(f"more than {MAX_BYTES // 10**6} MB in one text")
-        with open(path, "rb") as file:
-            data = file.read()
+        large = remote.getsize(path) > MAX_BYTES
     except OSError as error:
         raise BadData(f"cannot be read: {error.strerror or error}") from error
+    if large:
+        raise BadData(f"more than {MAX_BYTES // 10**6} MB in one text")
+    data = remote.read(path)
     text, encoding = decode(data)
     text = text.replace(PAIR, " ").strip()
     if not text:

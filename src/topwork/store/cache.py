@@ -26,14 +26,13 @@ import lmdb
 
 from topwork import settings
 from topwork.errors import StoreError
-from topwork.store import entries
+from topwork.store import Remembering, check_key, entries
 from topwork.store.environment import Damaged, Environment, discard, is_damage
 from topwork.types import Choice
 
 T = TypeVar("T")
 VERSION = 1
 KEEP = 0.9  # share of the limit that stays when room is made
-LONGEST_KEY = 256  # bytes
 _STAMP = f"topwork cache {VERSION} {sys.byteorder}".encode()
 _UNSAID_USES = 100_000  # reads to remember before they are written
 
@@ -191,8 +190,23 @@ _CACHES: dict[Path, Cache] = {}
 _CACHES_LOCK = threading.Lock()
 
 
-def open_cache() -> Cache:
-    """The cache of this machine: one object per folder and process. Others let go of their files."""
+def open_cache() -> Remembering:
+    """What the settings name: the cache of this machine, a server's above it, an encrypted one around both."""
+    store: Remembering = _of_this_machine()
+    if url := settings.cache_url():
+        from topwork.store.redis_cache import open_redis
+
+        store = open_redis(url, _of_this_machine())
+    if settings.encrypted():
+        from topwork.store.encryption import wrapped
+        from topwork.store.keys import current
+
+        store = wrapped(store, current())
+    return store
+
+
+def _of_this_machine() -> Cache:
+    """One object per folder and process. Others let go of their files."""
     root, limit = settings.cache_folder(), settings.cache_limit_bytes()
     with contextlib.suppress(OSError):
         root = root.resolve()
@@ -208,7 +222,10 @@ def open_cache() -> Cache:
 
 
 @atexit.register
-def _close_all() -> None:
+def close_all() -> None:
+    """Write down what was used, in all that were opened."""
+    if server := sys.modules.get("topwork.store.redis_cache"):
+        server.close_all()
     for cache in _CACHES.values():
         cache.close()
 
@@ -224,9 +241,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _whole(namespace: str, key: bytes) -> bytes:
-    if len(key) > LONGEST_KEY:
-        raise ValueError(f"A key of {len(key)} bytes; at most {LONGEST_KEY}: hash it first")
-    return entries.prefix(namespace) + key
+    return entries.prefix(namespace) + check_key(key)
 
 
 def _is_full(folder: Path) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 from topwork.store.environment import Environment
 
 _USE = struct.Struct("<QQ")
-_CRC = struct.Struct("<I")
+CRC = struct.Struct("<I")
 _PAGE = 4096
 _INLINE = 2000  # LMDB gives larger entries pages of their own
 
@@ -33,7 +33,7 @@ def prefix(namespace: str) -> bytes:
 def room(key: bytes, value: bytes) -> int:
     """About what an entry takes in the file: whole pages if large, else a share of pages that are two thirds full."""
     use = (len(key) + 40) * 3 // 2
-    size = len(value) + _CRC.size + 16
+    size = len(value) + CRC.size + 16
     return use + (-(-size // _PAGE) * _PAGE if size > _INLINE else (size + len(key)) * 3 // 2)
 
 
@@ -50,8 +50,8 @@ def read(env: Environment, keys: list[bytes]) -> tuple[list[bytes | None], bool]
     with env.begin() as txn:
         for key in keys:
             stored = txn.get(key, db=env.values)  # a view into the map, good until the transaction ends
-            data = None if stored is None else bytes(stored[_CRC.size :])
-            if stored is not None and data is not None and bytes(stored[: _CRC.size]) != _checksum(key, data):
+            data = None if stored is None else bytes(stored[CRC.size :])
+            if stored is not None and data is not None and bytes(stored[: CRC.size]) != checksum(key, data):
                 data, damaged = None, True
             found.append(data)
     return found, damaged
@@ -66,7 +66,7 @@ def write(env: Environment, namespace: str, entries: dict[bytes, bytes], used: I
         for key, value in entries.items():
             old = txn.get(key, db=env.uses)
             size += room(key, value) - (_USE.unpack(old)[1] if old else 0)
-            txn.put(key, _checksum(key, value) + value, db=env.values)
+            txn.put(key, checksum(key, value) + value, db=env.values)
             txn.put(key, _USE.pack(now, room(key, value)), db=env.uses)
         _set_total(txn, size)
 
@@ -125,8 +125,9 @@ def contents(env: Environment) -> dict[str, dict[str, int]]:
     return {name: {"entries": entries[at], "bytes": sizes[at]} for at, name in ordered if entries[at]}
 
 
-def _checksum(key: bytes, value: bytes) -> bytes:
-    return _CRC.pack(zlib.crc32(value, zlib.crc32(key)))
+def checksum(key: bytes, value: bytes) -> bytes:
+    """What stands before a stored value."""
+    return CRC.pack(zlib.crc32(value, zlib.crc32(key)))
 
 
 def _touch(env: Environment, txn: Any, used: Iterable[bytes]) -> None:

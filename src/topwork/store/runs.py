@@ -7,6 +7,7 @@
 
 A checkpoint is written under another name, flushed and moved; only then does run.json name it. After SIGKILL the newest
 whole one is taken up and the log is cut back to it. A run of other settings or data is refused, with what differs.
+Where encryption is asked for the checkpoints are sealed (encryption.py); run.json and the log hold numbers and hashes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from topwork.errors import BadSetting, StoreError
 from topwork.store.atomic import explain, write_file
+from topwork.store.encryption import NotOurs, keep, kept
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,9 +66,10 @@ class Run:
         from safetensors.torch import load
 
         for entry in list(self._checkpoints):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, NotOurs):
                 data = (self.folder / entry["file"]).read_bytes()
                 if _hash(data) == entry["hash"]:
+                    data = kept(_place(entry["file"]), data)
                     self.step, self.seconds = entry["step"], entry["seconds"]
                     self._cut_log()
                     self._began = time.monotonic()
@@ -91,6 +94,7 @@ class Run:
 
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
         name = f"state-{step:09}.safetensors"
+        data = keep(_place(name), data)
         write_file(self.folder / name, data)
         entry = {"file": name, "step": step, "seconds": self.elapsed(), "hash": _hash(data)}
         self._checkpoints = [entry, *(e for e in self._checkpoints if e["file"] != name)][:KEPT]
@@ -185,6 +189,10 @@ def check(folder: Path, settings: Mapping[str, Any]) -> bool:
             f"another --out, or remove {folder} to begin anew"
         )
     return True
+
+
+def _place(name: str) -> list[bytes]:
+    return [b"run", name.encode()]
 
 
 def _read(folder: Path) -> dict[str, Any]:

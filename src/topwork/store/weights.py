@@ -4,6 +4,7 @@
     load_graph(key) -> bytes | None     save_graph(key, graph)          cache/graphs/KEY.onnx beside KEY.onnx.sha256
     recall(spec) -> Card | None         remember(card, source)          cache/cards/DIGEST.json
 
+Where encryption is asked for the graphs are sealed (encryption.py), in cache/graphs-sealed.
 Pickles are refused by name. A cached graph whose hash differs counts as absent; so does a card whose weights changed.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from topwork import settings
 from topwork.errors import BadWeights
 from topwork.store.atomic import write_file
+from topwork.store.encryption import NotOurs, keep, kept
 from topwork.types import Card, Preprocess, digest
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".tar")
@@ -81,16 +83,16 @@ def check_shapes(expected: Shapes, found: Shapes, where: str) -> None:
 def load_graph(key: str) -> bytes | None:
     """An exported graph, if it is here and whole."""
     path = _graph(key)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, NotOurs):
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() == path.with_suffix(".onnx.sha256").read_text().strip():
-            return data
+            return kept(_place(key), data)
     return None
 
 
 def save_graph(key: str, graph: bytes) -> None:
     """Keep an exported graph; the hash is written last and makes it valid."""
-    path = _graph(key)
+    path, graph = _graph(key), keep(_place(key), graph)
     write_file(path, graph)
     write_file(path.with_suffix(".onnx.sha256"), hashlib.sha256(graph).hexdigest().encode())
 
@@ -116,7 +118,12 @@ def remember(card: Card, source: Path) -> None:
 
 
 def _graph(key: str) -> Path:
-    return settings.cache_folder() / "graphs" / f"{key}.onnx"
+    folder = "graphs-sealed" if settings.encrypted() else "graphs"
+    return settings.cache_folder() / folder / f"{key}.onnx"
+
+
+def _place(key: str) -> list[bytes]:
+    return [b"graph", key.encode()]
 
 
 def _card(spec: str) -> Path:

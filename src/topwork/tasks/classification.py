@@ -22,6 +22,7 @@ Array = NDArray[Any]
 
 SMALLEST = float(np.finfo(np.float32).eps)  # probabilities are clipped to it: one sure mistake costs 15.9, not infinity
 LARGEST_LOSS = -float(np.log(SMALLEST))
+MAIN = "accuracy"
 
 
 def checked(probabilities: Any, targets: Any, multilabel: bool = False) -> tuple[Array, Array]:

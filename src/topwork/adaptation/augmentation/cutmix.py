@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class Cutmix(Technique):
     """Boxes of one item in another."""
 
+    goals: ClassVar[tuple[str, ...]] = ("classes",)
     modalities: ClassVar[tuple[str, ...]] = ("image",)
 
     alpha: float = 1.0  # of Beta(alpha, alpha); 1: all sizes alike

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class Mixup(Technique):
     """Weighted means of two items."""
 
+    goals: ClassVar[tuple[str, ...]] = ("classes",)
     modalities: ClassVar[tuple[str, ...]] = ("image",)
 
     alpha: float = 0.2  # of Beta(alpha, alpha); higher = nearer to halves

@@ -10,6 +10,7 @@ for its class. Cui et al., Class-Balanced Loss Based on Effective Number of Samp
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -25,6 +26,7 @@ WEIGHTS = "class_balanced_weights"
 class ClassBalanced(Technique):
     """Cross-entropy, classes weighed by their effective number of items."""
 
+    goals: ClassVar[tuple[str, ...]] = ("classes",)
     beta: float = 0.999  # 0.9 for tens of items a class, 0.9999 for ten thousands
 
     def __post_init__(self) -> None:

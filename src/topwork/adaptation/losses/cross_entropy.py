@@ -11,6 +11,7 @@ Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +25,7 @@ from topwork.adaptation.options import Check
 class CrossEntropy(Technique):
     """The logarithm of the probability of what is true."""
 
+    goals: ClassVar[tuple[str, ...]] = ("classes",)
     smoothing: float = 0.1  # s; 0: none
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ of objects; the mean over all items and labels is taken here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +33,7 @@ TINY = 1e-12
 class Focal(Technique):
     """Cross-entropy of the hard items."""
 
+    goals: ClassVar[tuple[str, ...]] = ("classes",)
     gamma: float = 2.0
     alpha: float | str | None = None  # several labels: weight of those that are there; one class: "counts"
 

@@ -10,6 +10,7 @@ y (B, C): shares of an item, 1 for its class. Menon et al., Long-tail Learning v
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,6 +27,7 @@ PRIOR = "logit_adjusted_prior"
 class LogitAdjusted(Technique):
     """Cross-entropy on logits that know the classes' frequencies."""
 
+    goals: ClassVar[tuple[str, ...]] = ("classes",)
     tau: float = 1.0  # 0: cross-entropy
 
     def __post_init__(self) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topwork import plugins
+from topwork.adaptation.probe._given import Goals
 from topwork.errors import BadSetting
 from topwork.nn.log_loss import doubt_of, fit_temperature, losses
 from topwork.nn.principal import remembered
@@ -21,12 +22,15 @@ from topwork.types import Probe, Progress, silent
 
 ROOM = "adaptation.probe"
 AUTO = ("logistic", "ridge", "nearest_mean", "knn")  # a tie goes to the earlier one
+AUTO_NUMBERS = ("ridge", "knn")
 NOISE = 2.0  # standard errors
 SMALL = 1e9  # multiply-adds of one pass over the items: below it one thread is as good
 
 
 class Method(Protocol):
     """A way to solve a head."""
+
+    goals: ClassVar[Goals]  # kinds of targets that it can learn
 
     def solve(
         self,
@@ -36,7 +40,7 @@ class Method(Protocol):
         classes: int,
         sample_weight: NDArray[Any] | None = None,
     ) -> Probe:
-        """Solve on features x (N, D), targets (N,) int or (N, C) bool, fold numbers (N,).
+        """Solve on features x (N, D), targets (N,) int, (N, C) bool or (N,) float, fold numbers (N,).
 
         The head predicts from raw features. `held_out` (N, C): row i comes from a head that never saw row i's fold.
         """
@@ -62,7 +66,9 @@ def choose(
     Mean test accuracy / log loss over 21 settings (6 pairs of set and trunk, 5 to 100 labels per class, 6 draws,
     2026-11-21): the lowest loss wins 0.778 / 0.627; this rule 0.785 / 0.604.
     """
-    specs = [spec for method in methods for spec in (AUTO if method == "auto" else (method,))]
+    numbers = targets.dtype.kind == "f"
+    auto = AUTO_NUMBERS if numbers else AUTO
+    specs = [spec for method in methods for spec in (auto if method == "auto" else (method,))]
     solvers = [(spec, plugins.make(ROOM, spec)) for spec in specs]
     probes, judged, missing = [], [], []
     with remembered(), _threads(np.size(x) * classes * len(np.unique(folds))):
@@ -81,7 +87,9 @@ def choose(
     if not probes:
         raise missing[0][1]
     at = _first_of_the_best(judged)
-    reason = "; ".join([_in_words(probes, judged, at), *(f"{spec} left out: {error}" for spec, error in missing)])
+    reason = "; ".join(
+        [_in_words(probes, judged, at, numbers), *(f"{spec} left out: {error}" for spec, error in missing)]
+    )
     best = Probe(probes[at].head, probes[at].held_out, probes[at].log_loss, reason)
     return best, tuple(probes)
 
@@ -115,13 +123,14 @@ def _first_of_the_best(judged: list[NDArray[np.float64]]) -> int:
     return next(i for i, (lead, noise) in enumerate(leads) if lead <= max(noise, one_item))
 
 
-def _in_words(probes: list[Probe], judged: list[NDArray[np.float64]], at: int) -> str:
+def _in_words(probes: list[Probe], judged: list[NDArray[np.float64]], at: int, numbers: bool) -> str:
     """Why this one."""
     if len(probes) == 1:
         return probes[0].reason
     scores = [float(loss.mean()) for loss in judged]
+    measure, end = ("squared error over variance", "") if numbers else ("log loss", "; each at its best temperature")
     names = [probe.head.method.split("(")[0] for probe in probes]
     listing = ", ".join(f"{names[i]} {scores[i]:.3f}" for i in np.argsort(scores, kind="stable"))
     lowest = names[int(np.argmin(scores))]
-    why = "lowest held-out log loss" if names[at] == lowest else f"{lowest} leads by no more than noise"
-    return f"{names[at]}: {why} ({listing}; each at its best temperature); {probes[at].reason}"
+    why = f"lowest held-out {measure}" if names[at] == lowest else f"{lowest} leads by no more than noise"
+    return f"{names[at]}: {why} ({listing}{end}); {probes[at].reason}"

@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 
 from topwork.errors import BadData, BadSetting
 from topwork.nn.principal import blocks
+from topwork.types import Activation
+
+Goals = tuple[Literal["classes", "numbers"], ...]
+CLASSES: Goals = ("classes",)
+NUMBERS: Goals = ("numbers",)
+BOTH: Goals = ("classes", "numbers")
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +24,7 @@ class Given:
     """Features, targets, folds 0..F-1 and item weights of mean 1."""
 
     x: NDArray[np.float32]  # (N, D)
-    targets: NDArray[Any]  # (N,) int or (N, C) bool
+    targets: NDArray[Any]  # (N,) int, (N, C) bool, or (N,) float: numbers
     folds: NDArray[np.intp]  # (N,)
     classes: int
     weight: NDArray[np.float64]  # (N,)
@@ -30,9 +36,18 @@ class Given:
         return self.targets.ndim == 2
 
     @property
-    def activation(self) -> Literal["softmax", "sigmoid"]:
+    def numeric(self) -> bool:
+        """Whether targets are numbers."""
+        return self.targets.dtype.kind == "f"
+
+    @property
+    def activation(self) -> Activation:
         """Logits -> probabilities."""
-        return "sigmoid" if self.multilabel else "softmax"
+        return "identity" if self.numeric else "sigmoid" if self.multilabel else "softmax"
+
+    def score(self, loss: float) -> str:
+        """A held-out loss in words."""
+        return f"{self.n_folds}-fold R² {1 - loss:.3f}" if self.numeric else f"{self.n_folds}-fold log loss {loss:.3f}"
 
     @property
     def n_folds(self) -> int:
@@ -40,8 +55,10 @@ class Given:
         return int(self.folds.max()) + 1
 
     def one_hot(self, rows: Any = slice(None)) -> NDArray[np.float64]:
-        """Targets as (B, C) zeros and ones."""
+        """Targets as (B, C) zeros and ones; numbers as (B, 1)."""
         part = self.targets[rows]
+        if self.numeric:
+            return part[:, None]
         return part.astype(float) if self.multilabel else np.eye(self.classes)[part]
 
     def training(self) -> NDArray[np.float64]:
@@ -61,8 +78,8 @@ class Given:
             yield rows[part]
 
 
-def check(x: Any, targets: Any, folds: Any, classes: int, sample_weight: Any = None) -> Given:
-    """Refuse what no probe can learn from."""
+def check(x: Any, targets: Any, folds: Any, classes: int, sample_weight: Any = None, goals: Goals = CLASSES) -> Given:
+    """Refuse what no probe can learn from; `goals`: kinds of targets that this one can."""
     x = np.asarray(x)
     x = x if x.dtype == np.float32 else x.astype(np.float32)
     targets, folds = np.asarray(targets), np.asarray(folds)
@@ -71,6 +88,7 @@ def check(x: Any, targets: Any, folds: Any, classes: int, sample_weight: Any = N
             f"Features {x.shape}, targets {targets.shape} and folds {folds.shape} do not fit. "
             "Expected (N, D), (N,) or (N, C), and (N,)"
         )
+    refuse(targets, goals)
     _check_targets(targets, classes)
     values, folds = np.unique(folds, return_inverse=True)
     if len(values) < 2:
@@ -86,7 +104,21 @@ def check(x: Any, targets: Any, folds: Any, classes: int, sample_weight: Any = N
     return Given(x, targets, folds, classes, weight / weight.mean(), sample_weight is not None)
 
 
+def refuse(targets: NDArray[Any], goals: Goals) -> None:
+    """BadSetting where the targets are of another kind."""
+    kind = "numbers" if targets.dtype.kind == "f" else "classes"
+    if kind not in goals:
+        others = {"numbers": "mean, ridge or knn", "classes": "logistic, ridge or knn"}
+        raise BadSetting(f"The targets are {kind}, and this probe is for {' and '.join(goals)}. Use {others[kind]}")
+
+
 def _check_targets(targets: NDArray[Any], classes: int) -> None:
+    if targets.dtype.kind == "f":
+        if targets.ndim != 1 or classes != 1 or not np.isfinite(targets).all():
+            raise BadData(f"Targets are {targets.dtype} {targets.shape}. Expected finite numbers (N,)")
+        if targets.min() == targets.max():
+            raise BadData(f"All items have the same number, {targets[0]:g}. Expected at least two different ones")
+        return
     if targets.ndim == 2:
         if targets.shape[1] != classes or targets.dtype != bool:
             raise BadData(

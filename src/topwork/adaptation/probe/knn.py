@@ -1,7 +1,7 @@
 """The k most similar training items vote; similarity is the cosine between features.
 
     s_c = mean over the k nearest of v_ic,      v_i = (1 - e) onehot(y_i) + e prior,      e = 1 / (k + 1)
-    z = log s,   multi-label: z = log s - log(1 - s)
+    z = log s,   multi-label: z = log s - log(1 - s),   numbers: z = s, the mean of the neighbours' numbers
 
 The prior counts as one more voter, so no label has probability 0 (and log s stays finite). k is chosen by held-out log
 loss, each time with the temperature that suits it; only items of other folds vote.
@@ -12,12 +12,12 @@ Cover and Hart, Nearest neighbor pattern classification, 1967.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.adaptation.probe._given import Given, check
+from topwork.adaptation.probe._given import BOTH, Given, Goals, check
 from topwork.errors import BadSetting
 from topwork.nn.heads import nearest, share_logits, unit_rows
 from topwork.nn.log_loss import fit_temperature, log_priors, losses
@@ -33,6 +33,7 @@ ROWS = 512
 class Knn:
     """k nearest neighbours; the head keeps all training features."""
 
+    goals: ClassVar[Goals] = BOTH
     k: int | None = None  # None: chosen by held-out log loss
 
     def solve(
@@ -44,7 +45,7 @@ class Knn:
         sample_weight: NDArray[Any] | None = None,
     ) -> Probe:
         """Find every item's neighbours in the other folds."""
-        given = check(x, targets, folds, classes, sample_weight)
+        given = check(x, targets, folds, classes, sample_weight, self.goals)
         sizes = self._sizes(given)
         moments(given.x, given.weight)  # raises where a value is not finite
         bank = unit_rows(given.x)
@@ -63,7 +64,7 @@ class Knn:
             Head("knn", arrays, given.activation, temperature, f"knn(k={k})", {"k": k}),
             held_out,
             loss,
-            f"{how} {given.n_folds}-fold log loss {loss:.3f} at temperature {temperature:.2g}",
+            f"{how} {given.score(loss)}" + ("" if given.numeric else f" at temperature {temperature:.2g}"),
         )
 
     def _sizes(self, given: Given) -> tuple[int, ...]:
@@ -84,7 +85,10 @@ class Knn:
 
 
 def _priors(given: Given) -> NDArray[np.float32]:
-    """Smoothed frequencies (F + 1, C) in every model's training part."""
+    """Smoothed frequencies (F + 1, C), or means of the numbers (F + 1, 1), in every model's training part."""
+    if given.numeric:
+        training = given.training()
+        return (training @ given.one_hot() / training.sum(axis=1, keepdims=True)).astype(np.float32)
     z = log_priors(given.counts(), given.training().sum(axis=1), given.multilabel)
     return (1 / (1 + np.exp(-z)) if given.multilabel else np.exp(z)).astype(np.float32)
 
@@ -114,4 +118,4 @@ def _held_out(given: Given, neighbours: NDArray[np.int32], priors: NDArray[np.fl
     for column in neighbours.T:
         share += given.one_hot(column).astype(np.float32) / k
     share = ((1 - doubt) * share + doubt * priors[given.folds]).astype(np.float32)
-    return share_logits(share, given.multilabel)
+    return share if given.numeric else share_logits(share, given.activation)

@@ -16,12 +16,12 @@ one also `balanced`, at strengths around the chosen one; the lower held-out log 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.adaptation.probe._given import Given, check
+from topwork.adaptation.probe._given import CLASSES, Given, Goals, check
 from topwork.errors import BadSetting
 from topwork.nn.log_loss import doubt_of, log_priors, losses
 from topwork.nn.principal import Principal, principal
@@ -40,6 +40,7 @@ Array = NDArray[np.float64]
 class Logistic:
     """Logistic regression with a squared penalty on standardised features."""
 
+    goals: ClassVar[Goals] = CLASSES
     l2: float | None = None  # None: chosen by held-out log loss; higher = smoother
     class_weight: Literal["auto", "none", "balanced"] = "auto"
 
@@ -53,7 +54,7 @@ class Logistic:
     ) -> Probe:
         """Walk the path of strengths."""
         check_options(self.l2, self.class_weight)
-        given = check(x, targets, folds, classes, sample_weight)
+        given = check(x, targets, folds, classes, sample_weight, self.goals)
         basis = principal(given.x, given.weight if given.weighted else None)
         problem = Problem.of(given, basis, balanced=self.class_weight == "balanced")
         best, tried = problem.walk(STRENGTHS if self.l2 is None else (self.l2,))

@@ -8,12 +8,12 @@ The floor that every other step must beat. The half item is the Jeffreys (1946) 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.adaptation.probe._given import check
+from topwork.adaptation.probe._given import CLASSES, Goals, check
 from topwork.nn.log_loss import log_priors, losses
 from topwork.types import Head, Probe
 
@@ -21,6 +21,8 @@ from topwork.types import Head, Probe
 @dataclass(frozen=True)
 class Majority:
     """The label frequencies; no options."""
+
+    goals: ClassVar[Goals] = CLASSES
 
     def solve(
         self,
@@ -31,7 +33,7 @@ class Majority:
         sample_weight: NDArray[Any] | None = None,
     ) -> Probe:
         """Count."""
-        given = check(x, targets, folds, classes, sample_weight)
+        given = check(x, targets, folds, classes, sample_weight, self.goals)
         priors = log_priors(given.counts(), given.training().sum(axis=1), given.multilabel)  # (F + 1, C)
         held_out = priors[given.folds].astype(np.float32)  # (N, C)
         arrays = {

@@ -11,12 +11,12 @@ Diagonal linear discriminant analysis: Fisher, 1936; Dudoit et al., 2002. The pr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.adaptation.probe._given import Given, check
+from topwork.adaptation.probe._given import CLASSES, Given, Goals, check
 from topwork.nn.log_loss import fit_temperature, log_priors, losses
 from topwork.nn.principal import blocks, moments
 from topwork.types import Head, Probe
@@ -28,6 +28,8 @@ Array = NDArray[np.float64]
 class NearestMean:
     """Nearest class mean; no options."""
 
+    goals: ClassVar[Goals] = CLASSES
+
     def solve(
         self,
         x: NDArray[np.float32],
@@ -37,7 +39,7 @@ class NearestMean:
         sample_weight: NDArray[Any] | None = None,
     ) -> Probe:
         """Average every class of every fold in one pass."""
-        given = check(x, targets, folds, classes, sample_weight)
+        given = check(x, targets, folds, classes, sample_weight, self.goals)
         mean, scale = moments(given.x, given.weight)
         weights, biases = _discriminants(given, mean, scale)  # (F + 1, D, C), (F + 1, C)
         distances = np.empty((len(given.x), classes), np.float32)

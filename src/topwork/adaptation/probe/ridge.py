@@ -1,4 +1,4 @@
-"""Ridge regression on +1 / -1 targets, its strength chosen by exact leave-one-out.
+"""Ridge regression, of numbers or on +1 / -1 for classes, its strength chosen by exact leave-one-out.
 
     B = argmin  1/(2n) sum_i ||y_i - B p_i - b||^2 + l2/2 ||B||^2        p: standardised features on principal axes
     B_j = sum_i p_ij y_i / (n (v_j + l2)),    b = mean y,                 v_j: variance along axis j
@@ -10,18 +10,19 @@ prediction (Allen's PRESS, 1974):
 
 The strength with the smallest mean squared leave-one-out residual wins. The held-out logits come from heads that were
 solved, in closed form too, without the whole fold (twins share a fold, leave-one-out would see the other twin). Squared
-loss has no scale of probability: the temperature is fitted to the held-out logits.
+loss has no scale of probability: the temperature is fitted to the held-out logits. Numbers are solved in
+standard deviations from their mean, and the head gives them back as they were. Hoerl and Kennard, 1970.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork.adaptation.probe._given import Given, check
+from topwork.adaptation.probe._given import BOTH, Given, Goals, check
 from topwork.nn.log_loss import fit_temperature, losses
 from topwork.nn.principal import Principal, blocks, principal
 from topwork.types import Head, Probe
@@ -33,6 +34,7 @@ STRENGTHS = tuple(10 ** (e / 2) for e in range(4, -9, -1))  # 100 ... 0.0001
 class Ridge:
     """Ridge regression; `l2` in units of the mean squared error on standardised features."""
 
+    goals: ClassVar[Goals] = BOTH
     l2: float | None = None  # None: chosen by exact leave-one-out; higher = smoother
 
     def solve(
@@ -44,9 +46,10 @@ class Ridge:
         sample_weight: NDArray[Any] | None = None,
     ) -> Probe:
         """Solve in closed form."""
-        given = check(x, targets, folds, classes, sample_weight)
+        given = check(x, targets, folds, classes, sample_weight, self.goals)
         basis = principal(given.x, given.weight if given.weighted else None)
-        signs = (2 * given.one_hot() - 1).astype(np.float32)  # (N, C)
+        centre, unit = (given.targets.mean(), given.targets.std()) if given.numeric else (0.5, 0.5)
+        signs = ((given.one_hot() - centre) / unit).astype(np.float32)  # (N, C)
         moments = (
             (basis.scores * given.weight[:, None].astype(np.float32)).T @ signs
             if given.weighted
@@ -59,6 +62,9 @@ class Ridge:
         l2 = strengths[best]
         held_out = leave_fold_out(given, basis, moments, signs, l2)
         weight, bias = basis.head((moments / _shrinkage(basis, l2, len(signs))[:, None]).T)
+        if given.numeric:
+            held_out = (held_out * unit + centre).astype(np.float32)
+            weight, bias = (weight * unit).astype(np.float32), (bias * unit + centre).astype(np.float32)
         temperature = fit_temperature(held_out, given.targets)
         loss = float(np.average(losses(held_out / temperature, given.targets), weights=given.weight))
         chosen = f"l2 = {l2:.2g} of {len(strengths)} values by exact leave-one-out (squared error {errors[best]:.3f})"
@@ -66,8 +72,8 @@ class Ridge:
             Head("linear", {"weight": weight, "bias": bias}, given.activation, temperature, f"ridge(l2={l2:.2g})"),
             held_out,
             loss,
-            f"{chosen if self.l2 is None else f'l2 = {l2:.2g} as told'}; {given.n_folds}-fold log loss {loss:.3f} "
-            f"at temperature {temperature:.2g}",
+            f"{chosen if self.l2 is None else f'l2 = {l2:.2g} as told'}; {given.score(loss)}"
+            + ("" if given.numeric else f" at temperature {temperature:.2g}"),
         )
 
 

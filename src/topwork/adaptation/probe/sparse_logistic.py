@@ -19,13 +19,13 @@ import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topwork import settings
-from topwork.adaptation.probe._given import Given, check
+from topwork.adaptation.probe._given import CLASSES, Given, Goals, check
 from topwork.adaptation.probe.logistic import IMBALANCE, Logistic, check_options, imbalance
 from topwork.errors import BadData
 from topwork.nn.log_loss import doubt_of, log_priors, losses
@@ -49,6 +49,7 @@ Array = NDArray[Any]  # float32
 class SparseLogistic:
     """Logistic regression with a squared penalty on sparse features as they are."""
 
+    goals: ClassVar[Goals] = CLASSES
     l2: float | None = None  # None: chosen by held-out log loss; higher = smoother
     class_weight: Literal["auto", "none", "balanced"] = "auto"
 

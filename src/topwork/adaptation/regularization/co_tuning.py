@@ -56,6 +56,7 @@ class Relation(nn.Module):
 class CoTuning(Technique):
     """The source's classes that a target class looks like."""
 
+    goals: ClassVar[tuple[str, ...]] = ("classes",)
     needs_source_head: ClassVar[bool] = True
 
     weight: float = 2.3

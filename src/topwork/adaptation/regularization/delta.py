@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topwork.adaptation import Batch, Facts, Technique
-from topwork.adaptation.graft import Answer, Grafted, cross_entropy
+from topwork.adaptation.graft import Answer, Grafted, task_loss
 from topwork.adaptation.options import Check
 from topwork.adaptation.regularization._start import START, add, keep_trunk, started, take_off
 from topwork.adaptation.regularization.l2_sp import size_of_new
@@ -143,7 +143,7 @@ class Delta(Technique):
                 old = watch.take()
                 if not self.attention:
                     return old, {}
-                rises = rise(old, cross_entropy(_logits(model, features), batch))
+                rises = rise(old, task_loss(_logits(model, features), batch))
         finally:
             watch.stop()
         return {k: m.detach() for k, m in old.items()}, {k: attention(r) for k, r in rises.items()}

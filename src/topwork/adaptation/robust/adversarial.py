@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from topwork.adaptation import Batch, Facts, Technique
-from topwork.adaptation.graft import cross_entropy
+from topwork.adaptation.graft import task_loss
 from topwork.adaptation.options import Check
 from topwork.errors import BadSetting
 from topwork.nn.attack import limits, pgd
@@ -80,7 +80,7 @@ class Adversarial(Technique):
         step = self.step_size or self.eps * min(1.25, 2.5 / self.steps)
 
         def cost(logits: Tensor, targets: Tensor) -> Tensor:
-            return cross_entropy(logits, dataclasses.replace(batch, targets=targets))
+            return task_loss(logits, dataclasses.replace(batch, targets=targets))
 
         with evaluating(model):
             attacked = pgd(

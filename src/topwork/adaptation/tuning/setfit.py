@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from topwork.adaptation import Batch, Facts
-from topwork.adaptation.graft import Answer, Grafted, Scope, cross_entropy
+from topwork.adaptation.graft import Answer, Grafted, Scope, task_loss
 from topwork.errors import BadSetting
 
 OBJECTIVES = ("cosine", "contrastive")
@@ -36,6 +36,7 @@ TINY = 1e-6
 class Setfit(Scope):
     """Everything learns from pairs; the head is solved afterwards."""
 
+    goals: ClassVar[tuple[str, ...]] = ("classes",)
     RATE: ClassVar[float] = 1e-4
     TEXT_RATE: ClassVar[float] = 5e-5
     SOLVES: ClassVar[bool] = True
@@ -85,7 +86,7 @@ class Setfit(Scope):
 
     def loss(self, model: Grafted, batch: Batch, answer: Answer) -> dict[str, Tensor]:
         """That of the head beside."""
-        return {"head": cross_entropy(model.head(answer.features.detach()), batch)}
+        return {"head": task_loss(model.head(answer.features.detach()), batch)}
 
 
 def cosines(features: Tensor) -> Tensor:

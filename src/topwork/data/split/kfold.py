@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ class Kfold:
     """Stratified folds; twins and groups are kept together."""
 
     folds: int = 5  # at least 2
+
+    folded: ClassVar[bool] = True  # every item is held out once
 
     def numbers(self, dataset: Dataset, seed: int) -> NDArray[np.int32]:
         """(N,) fold of each row."""

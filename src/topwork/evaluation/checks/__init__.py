@@ -7,7 +7,7 @@ and yields nothing where its question makes no sense (a confusion matrix of seve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,10 +32,11 @@ class Context:
     predictions: Predictions  # as the model gives them, on items it has not seen: a test set, or out of fold
     rows: NDArray[Any] | None = None  # (N,) dataset row of each predicted item
     logits: NDArray[Any] | None = None  # (N, C) before the temperature
+    band: Mapping[str, float] | None = None  # of a model of numbers: {"low": ..., "high": ...} about what it says
     temperature: float | None = None  # of the model; fitted on other items unless `folds` is given
     folds: NDArray[Any] | None = None  # (N,) of the predicted items, when they were predicted out of fold
     train_x: NDArray[Any] | None = None  # (M, D) features of the training items
-    train_targets: NDArray[Any] | None = None  # (M,) int or (M, C) bool
+    train_targets: NDArray[Any] | None = None  # (M,) int, (M, C) bool or (M,) float
     train_folds: NDArray[Any] | None = None  # (M,) items that belong together share a fold
     solve: Solve | None = None  # how the label curve trains; without one: its own ridge
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Do probabilities mean what they say, before and after the temperature?
+"""Do probabilities mean what they say, before and after the temperature? Of numbers: do the ranges hold the truth?
 
 "After" is measured on items that the temperature was not fitted on: with folds each item gets the temperature of the
 other folds; a test set gets the model's own.
@@ -22,19 +22,20 @@ class Calibration:
     def run(self, context: Context) -> Iterator[tuple[str, Any]]:
         """Yield "calibration": temperature, before, after; nothing without logits."""
         z, folds, T = context.logits, context.folds, context.temperature
-        if z is None or (folds is None and T is None):
+        seen = context.predictions
+        if z is None or seen.numeric or (folds is None and T is None):
             return
-        y, several = context.predictions.targets, context.predictions.multilabel
+        y, several, activation = seen.targets, seen.multilabel, seen.activation
         if folds is not None:
-            after = cross_fitted(z, y, folds, several)
+            after = cross_fitted(z, y, folds, activation)
             T = fit_temperature(z, y) if T is None else T
         else:
-            after = activate(z, several, T or 1.0)
+            after = activate(z, activation, T or 1.0)
         yield (
             "calibration",
             {
                 "temperature": T,
-                "before": measure(activate(z, several), y, several),
+                "before": measure(activate(z, activation), y, several),
                 "after": measure(after, y, several),
             },
         )

@@ -19,9 +19,9 @@ class Confusions:
     pairs: int = 10  # most confused pairs that are named
 
     def run(self, context: Context) -> Iterator[tuple[str, Any]]:
-        """Yield "confusion": labels, counts, pairs; nothing for several labels per item."""
+        """Yield "confusion": labels, counts, pairs; nothing for several labels per item, or numbers."""
         seen = context.predictions
-        if seen.multilabel:
+        if seen.multilabel or seen.numeric:
             return
         counts = confusion(*checked(seen.probabilities, seen.targets))
         wrong = counts - np.diag(np.diag(counts))

@@ -2,6 +2,8 @@
 
 most wrong   wrong, with the highest probability for what was said         several labels: the worst label's |p - y|
 least sure   smallest margin between the two likeliest labels              several labels: smallest |p - 1/2|
+
+Numbers: most wrong by the absolute error; a number does not hesitate.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.evaluation.checks import Context
+from topwork.tasks import regression
 from topwork.tasks.classification import checked, hits
 
 
@@ -26,6 +29,9 @@ class Gallery:
     def run(self, context: Context) -> Iterator[tuple[str, Any]]:
         """Yield "gallery": most_wrong and least_sure."""
         seen = context.predictions
+        if seen.numeric:
+            yield "gallery", {"most_wrong": [*_numbers(context, self.size)], "least_sure": []}
+            return
         p, t = checked(seen.probabilities, seen.targets, seen.multilabel)
         wrong = np.flatnonzero(~hits(p, t))
         if seen.multilabel:
@@ -46,11 +52,31 @@ class Gallery:
         )
 
 
-def _entry(context: Context, p: NDArray[Any], t: NDArray[Any], i: int, probability: float) -> dict[str, Any]:
+def _numbers(context: Context, size: int) -> Iterator[dict[str, Any]]:
+    seen = context.predictions
+    z, y = regression.checked(seen.probabilities, seen.targets)
+    unit = float(np.sqrt(((z[:, 0] - y) ** 2).mean()))
+    for i in np.argsort(-np.abs(z[:, 0] - y), kind="stable")[:size]:
+        said = {
+            "label": regression.as_given(float(y[i])),
+            "predicted": regression.written(z[i, 0], unit),
+            "error": float(z[i, 0] - y[i]),
+        }
+        yield {**_place(context, int(i)), **said}
+
+
+def _place(context: Context, i: int) -> dict[str, Any]:
     seen = context.predictions
     return {
         "item": str(seen.items[i]) if len(seen.items) else "",
         "row": int(i if context.rows is None else context.rows[i]),
+    }
+
+
+def _entry(context: Context, p: NDArray[Any], t: NDArray[Any], i: int, probability: float) -> dict[str, Any]:
+    seen = context.predictions
+    return {
+        **_place(context, i),
         "label": _names(seen.labels, t[i]),
         "predicted": _names(seen.labels, p[i] >= 0.5 if seen.multilabel else p[i].argmax()),
         "probability": float(probability),

@@ -1,4 +1,4 @@
-"""Accuracy against the number of labels, and what twice as many would bring.
+"""Accuracy against the number of labels, and what twice as many would bring. Of numbers R^2 in its place.
 
 Every fold in turn is left out; heads are trained on nested, stratified samples of the rest and asked about it. The
 samples grow by equal factors up to all of the rest, and a power law is fitted to the errors. To cost less than a second
@@ -21,6 +21,7 @@ from topwork.evaluation.checks import Context
 from topwork.evaluation.intervals import ONE_REPEAT, wilson
 from topwork.evaluation.power_law import power_law
 from topwork.evaluation.quick_ridge import compress, ridges
+from topwork.tasks import is_numeric
 
 Array = NDArray[Any]
 
@@ -62,25 +63,29 @@ class LabelCurve:
             for repeat in range(self.repeats)
             for hits in [self._curve(z, y, folds == fold, sizes, context, repeat)]
         ]
-        yield "label_curve", read(sizes, *zip(*curves, strict=True), labels=len(y), own=context.solve is None)
+        told = read(sizes, *zip(*curves, strict=True), labels=len(y), own=context.solve is None, numeric=is_numeric(y))
+        yield "label_curve", told
 
     def _steps(self, y: Array, folds: Array) -> Array:
         """Training sizes that grow by equal factors."""
         most = len(y) - int(np.bincount(np.unique(folds, return_inverse=True)[1]).max())
-        least = max(2 * (y.shape[1] if y.ndim == 2 else len(np.unique(y))), 8, most // SPAN)
+        classes = 4 if is_numeric(y) else y.shape[1] if y.ndim == 2 else len(np.unique(y))
+        least = max(2 * classes, 8, most // SPAN)
         if most < 1.4 * least:
             return np.array([], int)
         count = min(self.sizes, 1 + int(np.log(most / least) / np.log(1.4)))
         return np.unique(np.geomspace(least, most, count).astype(int))
 
     def _curve(self, z: Array, y: Array, out: Array, sizes: Array, context: Context, repeat: int) -> Array:
-        """(sizes, asked) bool: right or wrong after each size."""
+        """(sizes, asked) right or wrong after each size; of numbers 1 - e^2 / variance, whose mean is R^2."""
         place = int(np.flatnonzero(out)[0])  # names the fold
         rng = np.random.Generator(np.random.Philox(key=np.array([context.seed, place * 1000 + repeat], np.uint64)))
         rows = np.flatnonzero(~out)
         rows = rows[stratified_order(y[rows], rng)]
         predicts = (context.solve(z[rows[:n]], y[rows[:n]])(z[out]) for n in sizes) if context.solve else None
         said = predicts or ridges(z, y, rows, sizes, z[out])
+        if is_numeric(y):
+            return np.stack([1 - (s - y[out]) ** 2 / y.var() for s in said])
         return np.stack([(s == y[out]) if y.ndim == 1 else (s == y[out]).all(1) for s in said])
 
 
@@ -98,23 +103,23 @@ def stratified_order(y: Array, rng: np.random.Generator) -> Array:
     return by_class[np.argsort(due, kind="stable")]
 
 
-def read(sizes: Array, hits: Any, folds: Any, labels: int, own: bool) -> dict[str, Any]:
+def read(sizes: Array, hits: Any, folds: Any, labels: int, own: bool, numeric: bool = False) -> dict[str, Any]:
     """Points, power law and forecast from the hits (sizes, asked) of every fold and repeat."""
-    wrong = np.array([(~one).mean(1) for one in hits])  # (U, S)
+    wrong = np.array([1 - one.mean(1) for one in hits])  # (U, S)
     asked = np.array([one.shape[1] for one in hits], float)  # (U,)
     K = len(set(folds))
     widen = K / max(K - 1, 1) + ONE_REPEAT * K / len(hits)
     n = asked.sum() * K / len(hits) / widen
     error = asked @ wrong / asked.sum()  # (S,)
-    low, high = wilson((1 - error) * n, n)
-    points = [
-        {"labels": int(m), "accuracy": float(1 - e), "low": float(lo), "high": float(hi)}
-        for m, e, lo, hi in zip(sizes, error, low, high, strict=True)
-    ]
     rng = np.random.Generator(np.random.Philox(key=len(hits)))
     drawn = rng.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), DRAWS) * asked  # (draws, U)
     drawn = drawn @ wrong / drawn.sum(1, keepdims=True)
-    drawn = np.clip(error + (drawn - error) * DOUBT * widen**0.5, 0, 1)
+    drawn = np.clip(error + (drawn - error) * DOUBT * widen**0.5, 0, None if numeric else 1)
+    low, high = 1 - np.quantile(drawn, [0.975, 0.025], axis=0) if numeric else wilson((1 - error) * n, n)
+    points = [
+        {"labels": int(m), "accuracy": float(1 - e), "low": float(min(lo, 1 - e)), "high": float(max(hi, 1 - e))}
+        for m, e, lo, hi in zip(sizes, error, low, high, strict=True)
+    ]
     bends = wrong - wrong.mean(1, keepdims=True)  # what is left when a fold as a whole is easy or hard
     noise = float(bends.var(0, ddof=1).mean()) / len(hits) * widen
     (a, b, c), many = power_law(sizes, error[None])[0], power_law(sizes, drawn, max(noise, 1e-9))
@@ -129,7 +134,7 @@ def read(sizes: Array, hits: Any, folds: Any, labels: int, own: bool) -> dict[st
         "high": float(max(ends[1], 1 - then)),
     }
     fit = {"a": float(a), "b": float(b), "c": float(c)}
-    text = _words(labels, now - then, min(gains[0], now - then), max(gains[1], now - then), own)
+    text = _words(labels, now - then, min(gains[0], now - then), max(gains[1], now - then), own, numeric)
     gain = {
         "value": float(now - then),
         "low": float(min(gains[0], now - then)),
@@ -138,10 +143,12 @@ def read(sizes: Array, hits: Any, folds: Any, labels: int, own: bool) -> dict[st
     return {"points": points, "fit": fit, "twice": twice, "gain": gain, "text": text}
 
 
-def _words(labels: int, gain: float, low: float, high: float, own: bool) -> str:
+def _words(labels: int, gain: float, low: float, high: float, own: bool, numeric: bool) -> str:
     how = " (measured with a quick ridge head on the same features)" if own else ""
-    points = f"{100 * gain:+.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
+    points, of = f"{100 * gain:+.1f} points [{100 * low:.1f}, {100 * high:.1f}]", " of accuracy"
+    if numeric:
+        of = " of R²"
     if high < FLAT:
         return f"The curve is flat: twice the {labels:,} labels would bring {points}, next to nothing{how}."
     unsure = " The forecast is too uncertain to count on." if low <= 0 or high - low > 4 * max(gain, 0.01) else ""
-    return f"Twice the {labels:,} labels would bring about {points} of accuracy{how}.{unsure}"
+    return f"Twice the {labels:,} labels would bring about {points}{of}{how}.{unsure}"
