@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from PIL import Image
 from typer.testing import CliRunner
 
-from topwork import plugins, sources, sweeping, verbs, writing_back
+from topwork import plugins, sources, sweeping, verbs, wishes, writing_back
 from topwork.cli import app
 from topwork.errors import BadData, BadSetting
 from topwork.sources import sql
@@ -211,7 +211,7 @@ def test_test_data_are_a_second_query(tmp_path):
         "create table reviews (body text, label text)",
         "insert into reviews values ('a rose', 'b'), ('a gull', 'a')",
     )
-    data = verbs._read_test("select body, label from reviews where label = 'a'", uri, {"label_column": "label"})
+    data = wishes.read_test("select body, label from reviews where label = 'a'", uri, {"label_column": "label"})
     assert data.labels == ("a",)
 
 

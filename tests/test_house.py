@@ -18,6 +18,8 @@ FLOORS = [
     {"sources", "data", "backbones", "features", "adaptation", "evaluation", "artefact", "ranking"},
     {
         "verbs",
+        "wishes",
+        "saving",
         "account",
         "ladder",
         "finetune",

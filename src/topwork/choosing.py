@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topwork import ranking
+from topwork import processes, ranking
 from topwork.backbones import catalogue, find
 from topwork.backbones.source_head import probabilities, source_head
 from topwork.data.split import divide, item_keys, keep_together
@@ -271,6 +271,16 @@ def choose_for_fit(
     if not held_out:
         why += ". Cross-validation measures the model on the same items, so its score flatters it a little"
     return Choice("backbone", found.pick.spec, why)
+
+
+def choose_together(*given: Any, **options: Any) -> Choice:
+    """The same where several processes share a fit: the first one chooses, all obey."""
+
+    def choose() -> dict[str, Any]:
+        with processes.alone():
+            return dataclasses.asdict(choose_for_fit(*given, **options))
+
+    return Choice(**processes.decided(choose))
 
 
 def _measure_one(

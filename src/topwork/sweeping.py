@@ -105,7 +105,8 @@ def read(path: Path) -> list[Mapping[str, Any]]:
 
 def plan(specs: Sequence[Mapping[str, Any]], folder: Path) -> list[Job]:
     """The fits, checked together: options, values, names and places."""
-    from topwork.verbs import _name, fit
+    from topwork.verbs import fit
+    from topwork.wishes import name_of
 
     known = [name for name in inspect.signature(fit).parameters if name not in ("data", "out", *LATER)]
     problems, jobs = [], []
@@ -120,7 +121,7 @@ def plan(specs: Sequence[Mapping[str, Any]], folder: Path) -> list[Job]:
             problems.append(f"fit {number} names no data")
         if unknown or bad or not isinstance(spec.get("data"), str):
             continue
-        name = str(spec.get("name") or f"{number:0{len(str(len(specs)))}}-{_name(spec['data'])}")
+        name = str(spec.get("name") or f"{number:0{len(str(len(specs)))}}-{name_of(spec['data'])}")
         if "/" in name or os.sep in name or name.startswith("."):
             problems.append(f"fit {number}: the name '{name}' cannot be a folder's")
             continue

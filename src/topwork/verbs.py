@@ -5,44 +5,29 @@ read -> inspect -> split -> climb (ladder.py) -> measure (account.py) -> write -
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import re
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topwork import live, plugins, processes, settings
+from topwork import live, plugins, processes, settings, wishes
 from topwork.errors import BadData, BadSetting, UnknownName
 from topwork.store import remote, tracking
-from topwork.store.database import Database, command_of, hidden, is_database
-from topwork.store.one_select import is_select
-from topwork.types import DEFAULTS, Choice, Dataset, Features, Finding, Findings, Predictions, Skipped, Watch
+from topwork.store.database import is_database
+from topwork.types import DEFAULTS, Choice, Dataset, Features, Findings, Predictions, Skipped, Watch
 
 if TYPE_CHECKING:
-    from topwork.account import Measured
     from topwork.artefact.model import Model, Prediction
     from topwork.data.clean import Cleaned
-    from topwork.ground import Ground
-    from topwork.growing import Since
-    from topwork.ladder import Climb, Plan
-    from topwork.store import Remembering
+    from topwork.ladder import Climb
 
 ENCRYPTED = (
     "encrypted: cache, model, report and checkpoints; decoded images and activations stay in memory, and the log of a "
     "run holds numbers alone"
 )
-TASKS = {  # what goes in, and whether numbers come out
-    "image-classification": ("image", False),
-    "image-regression": ("image", True),
-    "text-classification": ("text", False),
-    "text-regression": ("text", True),
-}
 
 
 def read(data: str | Path, **columns: Any) -> Dataset:
@@ -76,7 +61,7 @@ def inspect(
     from topwork.store.cache import open_cache
 
     watch, store = watch or Watch(), open_cache()
-    seconds = seconds_of(budget)
+    seconds = wishes.seconds_of(budget)
     dataset = data if isinstance(data, Dataset) else read(data, query=query)
     leave = drop_leaks if drop_leaks is not None else deep is False
     if deep is False:
@@ -95,10 +80,10 @@ def told(dataset: Dataset, found: Findings, data: Any, query: str | None = None,
 
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": _command("inspect"),
+        "command": wishes.command("inspect"),
         "seed": seed,
     }
-    return inspection.tell(dataset, found, **facts, source=_place(data, query))
+    return inspection.tell(dataset, found, **facts, source=wishes.place(data, query))
 
 
 def clean(
@@ -142,7 +127,7 @@ def clean(
     found = inspect(dataset, deep=deep, drop_leaks=False, backbone=backbone, seed=seed, watch=watch)
     plan = inspection.plan_of_kinds(found, kinds) if told is None else inspection.plan_of(told, dataset, found)
     return inspection.write_clean(
-        found, plan, target, link=link, watch=watch, source=_place(data, query), command=_command("clean")
+        found, plan, target, link=link, watch=watch, source=wishes.place(data, query), command=wishes.command("clean")
     )
 
 
@@ -195,7 +180,7 @@ def extract(
     from topwork.store.cache import open_cache
 
     watch = watch or Watch()
-    modality = _modality("auto", data, query)
+    modality = wishes.modality_of("auto", data, query)
     trunk = find(DEFAULTS[modality] if backbone == "auto" else backbone, modality)
     if out is not None:
         check_suffix(Path(out))
@@ -252,25 +237,25 @@ def fit(
     kept, and the saved model masks what it is asked in the same way.
     """
     processes.together()
-    watch, clock = Watch() if watch is None or processes.rank() else watch, Stopwatch()
-    target = Path(out) if out is not None else Path("models") / _name(data)
+    watch, clock = Watch() if watch is None or processes.rank() else watch, wishes.Stopwatch()
+    target = Path(out) if out is not None else Path("models") / wishes.name_of(data)
     from topwork.store.cache import open_cache
 
     store = open_cache()  # a server that cannot be used, or a key that is none, ends it before work begins
     if settings.encrypted():
         watch.say(ENCRYPTED)
     with processes.first():
-        modality = _modality(task, data, query)
-        earlier, backbone, more = _earlier(since, backbone)
-        plans, choices = _check_settings(modality, backbone, steps, split, target)
+        modality = wishes.modality_of(task, data, query)
+        earlier, backbone, more = wishes.earlier(since, backbone)
+        plans, choices = wishes.check_settings(modality, backbone, steps, split, target)
         if reduce is not None:
             plugins.make("adaptation.reduction", reduce)
-    asked, named = carried(split, group_column=group, time_column=time_column, domain_column=domain_column)
+    asked, named = wishes.carried(split, group_column=group, time_column=time_column, domain_column=domain_column)
     split = split if isinstance(data, Dataset) else asked  # what is read already has the columns that the rule names
     tracker = tracking.make(track)
-    deadline = time.monotonic() + seconds_of(budget)
+    deadline = time.monotonic() + wishes.seconds_of(budget)
 
-    from topwork import account, ladder, redacting, source_steps
+    from topwork import account, ladder, redacting, saving, source_steps
     from topwork.data.inspect import check_trainable
     from topwork.ground import divide
     from topwork.tasks import of
@@ -279,7 +264,11 @@ def fit(
         masking = redacting.without_needy(redact)
         if masking is None and earlier is not None:
             masking = redacting.of_model(earlier.model)
-        columns = {"item_column": item_column, "label_column": label_column, "numeric": TASKS.get(task, (0, None))[1]}
+        columns = {
+            "item_column": item_column,
+            "label_column": label_column,
+            "numeric": wishes.numeric_of(task),
+        }
         dataset = (
             data
             if isinstance(data, Dataset)
@@ -288,7 +277,7 @@ def fit(
         if test is not None:
             from topwork.data.join import join
 
-            dataset = join(dataset, _read_test(test, data, {**columns, "numeric": dataset.numeric}))
+            dataset = join(dataset, wishes.read_test(test, data, {**columns, "numeric": dataset.numeric}))
         others = source_steps.read(sources, source_how)
         if masking is not None:
             dataset, others = redacting.masked(dataset, others, masking, watch)
@@ -299,7 +288,7 @@ def fit(
     if metric not in known:
         raise UnknownName.among(metric, "metrics", known)
     if dataset.numeric or steps != "auto":
-        plans, choices = _check_settings(modality, backbone, steps, split, target, dataset.numeric)
+        plans, choices = wishes.check_settings(modality, backbone, steps, split, target, dataset.numeric)
     with clock("inspect"), processes.first():
         found = inspect(dataset, drop_leaks=not keep_leaks, watch=watch)
         check_trainable(found.dataset)
@@ -311,7 +300,7 @@ def fit(
             placed, grown = earlier.placed(found.dataset, seed) if split == "auto" else (found.dataset, "")
             growth = earlier.finding(found.dataset, known)
             found = dataclasses.replace(found, dataset=placed, findings=(growth, *found.findings))
-    _check_alike(data, found.dataset)
+    wishes.check_alike(data, found.dataset)
     ground = divide(found.dataset, split, seed)
     ground = dataclasses.replace(ground, text=grown or ground.text)
     choices = [*choices, *more]
@@ -319,32 +308,26 @@ def fit(
         watch.say(str(line))
     usual = DEFAULTS[modality]
     if backbone == "auto" and any(one.backbone == usual for one in plans):
-        from topwork.choosing import choose_for_fit
+        from topwork.choosing import choose_together
 
         learnt = ground.dataset.take(ground.train)
-
-        def choose() -> dict[str, Any]:
-            with processes.alone():
-                pick = choose_for_fit(
-                    learnt, store, deadline, watch, held_out=len(ground.held) > 0, batch_size=batch_size, engine=engine
-                )
-            return dataclasses.asdict(pick)
-
         with clock("rank"):
-            chosen = Choice(**processes.decided(choose))
+            chosen = choose_together(
+                learnt, store, deadline, watch, held_out=len(ground.held) > 0, batch_size=batch_size, engine=engine
+            )
         choices.append(chosen)
         watch.say(str(chosen))
         plans = ladder.plan(steps, chosen.value, modality, dataset.numeric)
-    plans, found = _understood(plans, found, watch)
+    plans, found = wishes.understood(plans, found, watch)
     if reduce is not None:
         plans = ladder.reduced(plans, reduce)
         choices.append(Choice("reduce", reduce, "as told: between the frozen backbone and its head"))
     plans = source_steps.insert(plans, lessons, source_how, usual if backbone == "auto" else backbone)
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": _command("fit"),
+        "command": wishes.command("fit"),
         "seed": seed,
-        "source": _place(data, query),
+        "source": wishes.place(data, query),
         "choices": choices,
         **({"sources": [lesson.fact() for lesson in lessons]} if lessons else {}),
         **({"redact": masking.facts()} if masking is not None and modality == "text" else {}),
@@ -359,7 +342,7 @@ def fit(
             if earlier is not None:
                 with clock("compare"):
                     facts["growth"] = earlier.table(ground, climbed, measured, metric, seed, watch)
-            _save(target, found, ground, climbed, measured, store, clock, watch, facts)
+            saving.save(target, found, ground, climbed, measured, store, clock, watch, facts)
 
     def save_so_far(climbed: Climb) -> None:
         page.climbed(climbed.steps)
@@ -445,7 +428,7 @@ def pretrain(
         (method,) if isinstance(method, str) else tuple(method),
         Path(out),
         arch,
-        None if time is None else seconds_of(time, "--time"),
+        None if time is None else wishes.seconds_of(time, "--time"),
         steps,
         size,
         batch_size,
@@ -493,10 +476,10 @@ def rank(
     watch, began = watch or Watch(), time.monotonic()
     limits = Limits.of(max_latency, max_size)
     named = backbones != "auto"
-    specs = [spec.strip() for spec in _split(backbones)] if isinstance(backbones, str) else list(backbones)
+    specs = [spec.strip() for spec in wishes.listed(backbones)] if isinstance(backbones, str) else list(backbones)
     if sample < choosing.LEAST or not tolerance >= 0:
         raise BadSetting(f"sample {sample}, tolerance {tolerance}: expected at least {choosing.LEAST} and 0")
-    modality = _modality("auto", data, query)
+    modality = wishes.modality_of("auto", data, query)
     specs = specs if named else list(available(modality=modality))
     for spec in specs if named else ():
         find(spec, modality)
@@ -514,11 +497,11 @@ def rank(
     return choosing.tell(
         ranked,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        command=_command("rank"),
+        command=wishes.command("rank"),
         seed=seed,
         data={
             "name": dataset.name,
-            "source": _place(data, query),
+            "source": wishes.place(data, query),
             "items": len(learnt),
             "classes": len(dataset.labels),
         },
@@ -568,7 +551,7 @@ def extend(
     found, asked = labelled(data), None if test is None else labelled(test)
     facts = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": _command("extend"),
+        "command": wishes.command("extend"),
         "seed": seed,
     }
     extending.extend(opened, found, asked, target, seed=seed, store=open_cache(), watch=watch, facts=facts)
@@ -641,230 +624,13 @@ def evaluate(
             "name": dataset.name,
             "items": len(rows),
             "labels": list(opened.labels),
-            "source": _place(data, query),
+            "source": wishes.place(data, query),
         },
         "skipped": [{"item": s.item, "reason": s.reason} for s in skipped],
         "evaluated_on": {"kind": "test", "n": len(rows), "text": f"{len(rows):,} items of {dataset.name}"},
     }
     band = opened.manifest["calibration"] if opened.numeric else None
     return account.with_texts(account.score_saved(said, band, **facts), [inputs[row] for row in rows], opened)
-
-
-@dataclass
-class Stopwatch:
-    """Seconds of each stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
-
-    @contextlib.contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Time a block as one stage."""
-        start = time.monotonic()
-        yield
-        self.seconds[stage] = time.monotonic() - start
-
-    def total(self) -> dict[str, float]:
-        """All stages, and all of it."""
-        return {**self.seconds, "total": time.monotonic() - self.began}
-
-
-def seconds_of(budget: str | float, flag: str = "--budget") -> float:
-    """Seconds of "90s", "5m", "2h", a number of seconds, or "none"."""
-    text = str(budget).strip().lower()
-    if text == "none":
-        return float("inf")
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text)
-    if not match:
-        raise BadSetting(f"{flag} {budget}: expected seconds, minutes or hours such as 90s, 5m, 2h, or none")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def _modality(task: str, data: str | Path | Dataset, query: str | None = None) -> str:
-    """What goes into the model: as the task says, or as the data are."""
-    if task != "auto":
-        if task not in TASKS:
-            raise UnknownName.among(task, "tasks", TASKS)
-        return TASKS[task][0]
-    if isinstance(data, Dataset):
-        return data.modality
-    from topwork import sources
-
-    return sources.modality(data, query=query)
-
-
-def _earlier(since: str | Path | Model | None, backbone: str) -> tuple[Since | None, str, list[Choice]]:
-    """The model that a fit goes on from, the backbone, and why that one."""
-    if since is None:
-        return None, backbone, []
-    from topwork.growing import Since
-
-    found = Since.of(load(since) if isinstance(since, (str, Path)) else since)
-    chosen = found.backbone() if backbone == "auto" else None
-    return found, backbone if chosen is None else chosen.value, [] if chosen is None else [chosen]
-
-
-def carried(rule: str, **columns: str | None) -> tuple[str, dict[str, str | None]]:
-    """A rule of `data/split`, and options of a source so that it carries the column that the rule divides by.
-
-    by_time(column='created') is by_time on what the source calls `time`, which is its column 'created'.
-    """
-    made = None if rule == "auto" else plugins.make("data.split", rule)
-    name: str | None = getattr(made, "carries", None)
-    if made is None or name is None or made.column == name:
-        return rule, columns
-    if columns.get(f"{name}_column") not in (None, made.column):
-        raise BadSetting(f"{rule} and --{name}-column {columns[f'{name}_column']} name two columns. Name one")
-    given = {f.name: getattr(made, f.name) for f in dataclasses.fields(made) if getattr(made, f.name) != f.default}
-    options = ", ".join(f"{option}={value!r}" for option, value in given.items() if option != "column")
-    plain = rule.partition("(")[0].strip()
-    return f"{plain}({options})" if options else plain, {**columns, f"{name}_column": made.column}
-
-
-def _check_alike(data: str | Path | Dataset, dataset: Dataset) -> None:
-    """Raise BadData where several processes have read a database that changed meanwhile."""
-    if processes.count() > 1 and is_database(data):
-        from topwork.account import data_hash
-
-        if len(set(processes.gathered(data_hash(dataset)))) > 1:
-            raise BadData(f"{dataset.name}: it changed while the processes read it. Start again")
-
-
-def _read_test(test: str | Path, data: str | Path | Dataset, columns: Mapping[str, Any]) -> Dataset:
-    """Test data of their own; of a database, a second query to it is enough."""
-    if is_database(data) and is_select(str(test)):
-        return read(str(data), query=str(test), **columns)
-    return read(test, **columns)
-
-
-def _place(data: str | Path | Dataset, query: str | None) -> str:
-    """Where data come from, without secrets."""
-    return hidden(str(data)) + (f": {query}" if query else "")
-
-
-def _command(verb: str) -> str:
-    """What was called, without secrets."""
-    return command_of(["topwork", *sys.argv[1:]]) if "topwork" in sys.argv[0] else f"topwork.{verb}(...)"
-
-
-def _understood(plans: tuple[Plan, ...], found: Findings, watch: Watch) -> tuple[tuple[Plan, ...], Findings]:
-    """Without optional steps whose backbone knows another language; said as a finding."""
-    from topwork import ladder
-    from topwork.backbones import find
-    from topwork.shortlist import foreign
-
-    looking = [p.backbone for p in plans if p.methods not in ladder.CONSTANT]
-    reasons = {spec: foreign(find(spec).card, found.facts) for spec in looking}
-    strange = {spec: reason for spec, reason in reasons.items() if reason}
-    fix = "name a backbone of that language with --backbone hf:NAME; n-grams know every language"
-    more = tuple(Finding("language", "warning", reason, fix) for reason in strange.values())
-    for finding in more:
-        watch.say(f"{finding.severity}: {finding.message}; {finding.fix}")
-    kept = tuple(p for p in plans if p.required or p.backbone not in strange)
-    return kept, dataclasses.replace(found, findings=(*found.findings, *more))
-
-
-def _check_settings(
-    modality: str, backbone: str, steps: str | Sequence[str], split: str, target: Path, numeric: bool | None = None
-) -> tuple[tuple[Any, ...], list[Choice]]:
-    """Everything that can be wrong before the data are looked at: names, specs, weights, the output folder."""
-    from topwork import ladder
-    from topwork.artefact.bundle import MARKER
-    from topwork.backbones import find
-    from topwork.store.atomic import check_replaceable
-
-    if split != "auto":
-        plugins.make("data.split", split)
-    check_replaceable(target, MARKER)
-    plans = ladder.plan(steps, DEFAULTS[modality] if backbone == "auto" else backbone, modality, numeric)
-    for spec in {one.backbone for one in plans}:
-        found = find(spec, modality)
-        if not hasattr(found, "fitted"):
-            found.graph()  # weights that do not fit, or a card that lies, end it here
-    choices = []
-    auto = ladder.usual(modality, DEFAULTS[modality] if backbone == "auto" else backbone, bool(numeric))
-    if steps == "auto" and len(here := ladder.without_torch(auto)) < len(auto):
-        choices.append(Choice("steps", ", ".join(here), "those that change the backbone need the 'train' extra"))
-    return plans, choices
-
-
-def _save(
-    target: Path,
-    found: Findings,
-    ground: Ground,
-    climbed: Climb,
-    measured: Measured,
-    store: Remembering,
-    clock: Stopwatch,
-    watch: Watch,
-    facts: dict[str, Any],
-) -> None:
-    """Write the artefact beside its place, prove it there, tell the story, and only then put it in place."""
-    from topwork import account, extending
-    from topwork.artefact import bundle, card, onnx, weights
-    from topwork.artefact.proof import prove
-    from topwork.artefact.snapshot import Snapshot
-    from topwork.evaluation.calibrate import calibration_of
-    from topwork.evaluation.report import render, to_json
-    from topwork.nn.heads import probabilities
-    from topwork.store.atomic import new_folder
-
-    rung, dataset = climbed.best, ground.dataset
-    head = rung.probe.head
-    with new_folder(target, bundle.MARKER) as folder:
-        with clock("export"):
-            manifest = bundle.write(
-                folder,
-                onnx=onnx.compose(rung.backbone, head, dataset.labels, account.task_of(dataset)),
-                weights=weights.tensors(rung.backbone.graph(), head),
-                card=rung.backbone.card,
-                head=head,
-                labels=dataset.labels,
-                task=account.task_of(dataset),
-                multilabel=dataset.multilabel,
-                name=target.name,
-                calibration=calibration_of(head),
-                data={"name": dataset.name, "items": len(dataset), "hash": account.data_hash(dataset)},
-                history=(*dataset.history, f"kept step {rung.plan.name}: {rung.spec}", account.code_version()),
-                statistics=extending.of_fit(ground, rung, watch),
-                snapshot=Snapshot.of(dataset, ground.held).pack(),
-                redact=facts.get("redact"),
-                reader=reader.files() if (reader := getattr(rung.backbone, "reader", None)) else None,
-            )
-        with clock("prove"):
-            rows = rung.held if len(rung.held) else rung.rows
-            asked = dataset.take(rows)
-            proof = prove(
-                folder,
-                asked.inputs(),
-                probabilities(head, rung.x(rows)),
-                contents=asked.table["content"].to_pylist(),
-                store=store,
-                progress=watch.progress,
-            )
-            watch.say(f"proof: {proof.text}")
-        with clock("report"):
-            numbers = account.tell(
-                found=found,
-                ground=ground,
-                climbed=climbed,
-                measured=measured,
-                proof=proof,
-                seconds=clock.total(),
-                **facts,
-            )
-            numbers = account.with_texts(numbers, dataset.inputs(), load(folder))
-            page = render(numbers, account.thumbnails(dataset.root, numbers))
-            readme = card.render(
-                manifest,
-                measured.metrics,
-                measured_on=ground.text,
-                recall=measured.recall,
-                proof=proof.fact,
-                folder=str(target),
-            )
-            files = {"report.html": page.encode(), "report.json": to_json(numbers), "README.md": readme.encode()}
-            bundle.add(folder, files)
 
 
 def _in_labels_of(model: Model, dataset: Dataset) -> Any:
@@ -894,18 +660,7 @@ def _in_labels_of(model: Model, dataset: Dataset) -> Any:
     return moved
 
 
-def _split(specs: str) -> list[str]:
-    """Split at the commas outside brackets."""
-    return [part for part in re.split(r",(?![^(]*\))", specs) if part.strip()]
-
-
 def _fetching(paths: Sequence[str], answers: Iterator[Any]) -> Iterator[Any]:
     """The answers, while the files of the next ones are fetched where they are remote."""
     with remote.ahead(paths):
         yield from answers
-
-
-def _name(data: str | Path | Dataset) -> str:
-    if is_database(data):
-        return Database(str(data)).name
-    return Path(data.name if isinstance(data, Dataset) else remote.title(remote.welcome(data))).stem or "model"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from topwork.store import cache as module
 from topwork.store import entries
+from topwork.store import lmdb_cache as module
 from topwork.store.cache import Cache, open_cache
 from topwork.types import Choice
 

@@ -305,11 +305,11 @@ def test_without_credentials_requests_are_not_signed(s3, filled, monkeypatch, tm
 
 
 def test_throttling_is_waited_out_and_a_server_that_fails_ends_the_run(s3, filled, monkeypatch):
-    monkeypatch.setattr(patience, "PATIENCE", 1.0)
     data = sources.read(f"s3://{filled}/photos")
     left = [503, 503, 500]
     s3.behave = lambda *_: left.pop() if left else None
     remote.read(data.path(0))
+    monkeypatch.setattr(patience, "PATIENCE", 1.0)
     s3.behave = lambda _, path: 503 if path.endswith("7.png") else None
     with pytest.raises(StoreError, match="does not answer") as caught:
         topwork.inspect(data)

@@ -116,12 +116,12 @@ def split(
     seed: int = typer.Option(0, help="The same seed gives the same split."),
 ) -> None:
     """Write a table that says which item is in which split; copies of one item stay on one side."""
-    from topwork import verbs
+    from topwork import verbs, wishes
     from topwork.cli.console import watching
     from topwork.data.write import write_table
 
     with watching() as watch:
-        rule, named = verbs.carried(rule, group_column=group, time_column=time_column, domain_column=domain_column)
+        rule, named = wishes.carried(rule, group_column=group, time_column=time_column, domain_column=domain_column)
         dataset = verbs.read(data, query=query, item_column=item_column, label_column=label_column, **named)
         done = verbs.split(verbs.inspect(dataset, watch=watch).dataset, rule, seed=seed)
         typer.echo(done.history[-1])

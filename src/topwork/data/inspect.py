@@ -57,7 +57,7 @@ def inspect(
     whole, lost = _without_empty_labels(whole)
     twin = whole.table["twin"].to_numpy()
     findings += [lost, *about(whole, same := seen.same(), near, twin, seen.blank, facts := seen.facts(), seen.likeness)]
-    findings += seen.suspects(whole)
+    findings += _suspects(whole, seen)
     found = sorted((f for f in findings if f), key=lambda f: _SEVERITY.index(f.severity))
     said = f"inspect: {len(good):,} readable, {len(bad):,} unreadable, {len(leaks):,} leaking training copies left out"
     facts = {**_facts(whole, len(bad), same, twin), **facts}
@@ -111,6 +111,17 @@ def _look(dataset: Dataset, store: Store | None, threads: int, progress: Progres
 
     with remote.ahead(dataset.paths()):
         return inspect_image.look(dataset, store, threads, progress)
+
+
+def _suspects(dataset: Dataset, seen: Any) -> list[Finding | None]:
+    """Items that look wrong by themselves."""
+    if dataset.modality == "text":
+        from topwork.data.suspects_text import suspects
+
+        return suspects(dataset, seen)
+    from topwork.data.suspects_image import suspects as of_images
+
+    return of_images(dataset, seen)
 
 
 def _facts(dataset: Dataset, unreadable: int, same: NDArray[np.int32], twin: NDArray[np.int32]) -> dict[str, Any]:

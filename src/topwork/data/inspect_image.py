@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.data.duplicates import alike, exact, mirror_twins, twins
-from topwork.data.suspects_image import suspects
 from topwork.errors import BadData
 from topwork.modalities.image import SKETCH, Facts, check_pixels, describe, read_bytes
 from topwork.store import Store
-from topwork.types import Dataset, Finding, Progress
+from topwork.types import Dataset, Progress
 
 NAMESPACE = "facts/2"
 BATCH = 256  # files between two writes to the store
@@ -77,10 +76,6 @@ class Seen:
     def likeness(self, rows: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
         """(P,) correlation of the sketches, mirrored where that is nearer; 1 for equal bytes."""
         return np.where((self.contents[rows] == self.contents[others]).all(1), 1.0, alike(self.sketches, rows, others))
-
-    def suspects(self, dataset: Dataset) -> list[Finding | None]:
-        """Readable and still suspicious."""
-        return suspects(dataset, self)
 
 
 _ARRAYS = (

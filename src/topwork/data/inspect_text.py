@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 
 from topwork.data.duplicates import connected, in_order
 from topwork.data.minhash import near_pairs, similarity
-from topwork.data.suspects_text import suspects
 from topwork.modalities.text import PAIR
 from topwork.modalities.text_damage import has_markup, is_garbled
 from topwork.modalities.text_language import notice
-from topwork.types import Dataset, Finding, Progress
+from topwork.types import Dataset, Progress
 
 _ROWS = 4096  # between two words of progress
 HEAD = 80  # characters of a light form: texts that begin alike
@@ -82,10 +81,6 @@ class Seen:
         forms = [light(self.texts[row]) for row in asked[0].tolist()]
         out[unlike] = similarity(forms, asked[1].reshape(2, -1).T)
         return out
-
-    def suspects(self, dataset: Dataset) -> list[Finding | None]:
-        """Readable and still suspicious."""
-        return suspects(dataset, self)
 
     def facts(self) -> dict[str, Any]:
         """Lengths, scripts and languages as plain JSON."""

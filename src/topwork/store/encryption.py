@@ -25,10 +25,9 @@ import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from topwork import settings
-from topwork.errors import BadSetting, MissingExtra
+from topwork.errors import MissingExtra
 from topwork.store import Claims, Remembering, check_key, claims_of
-from topwork.store.keys import Key, Scrypt, Secret, current
+from topwork.store.keys import Key, Scrypt, Secret
 
 MAGIC = b"TOPWORK\x01"
 SALT, TAG, NONCE = 16, 16, 12
@@ -140,29 +139,6 @@ class Encrypted:
         if note not in self._own_notes:
             self._own_notes.append(note)
         return None
-
-
-def keep(place: Sequence[bytes], data: bytes) -> bytes:
-    """Bytes for a file of this machine: sealed if the settings say so."""
-    return seal(_key_here(), place, data) if settings.encrypted() else data
-
-
-def kept(place: Sequence[bytes], data: bytes) -> bytes:
-    """What `keep` was given; NotOurs where it was changed or is of another key."""
-    return unseal(_key_here(), place, data) if data.startswith(MAGIC) else data
-
-
-def _key_here() -> Key:
-    """That of the cache; a passphrase is stretched with the salt that lies there."""
-    from topwork.store.cache import open_cache
-
-    secret = current()
-    if isinstance(secret, Key):
-        return secret
-    store = open_cache()
-    if not isinstance(store, Encrypted):
-        raise BadSetting("What lies here is encrypted with a passphrase: it can be read with --encrypt alone")
-    return store.key
 
 
 class _SealedClaims:

@@ -29,7 +29,7 @@ from topwork.errors import BadSetting, MissingExtra, StoreError
 from topwork.settings import without_password
 from topwork.store import check_key
 from topwork.store import redis_entries as entries
-from topwork.store.cache import KEEP, Cache
+from topwork.store.lmdb_cache import KEEP, Cache
 from topwork.store.redis_claims import SECONDS as CLAIM_SECONDS
 from topwork.store.redis_claims import RedisClaims
 from topwork.types import Choice

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from topwork.errors import BadSetting, StoreError
 from topwork.store.atomic import explain, write_file
-from topwork.store.encryption import NotOurs, keep, kept
+from topwork.store.encryption import NotOurs
+from topwork.store.own_files import keep, kept
 
 if TYPE_CHECKING:
     from torch import Tensor

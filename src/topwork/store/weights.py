@@ -20,7 +20,8 @@ from pathlib import Path
 from topwork import settings
 from topwork.errors import BadWeights
 from topwork.store.atomic import write_file
-from topwork.store.encryption import NotOurs, keep, kept
+from topwork.store.encryption import NotOurs
+from topwork.store.own_files import keep, kept
 from topwork.types import Card, Preprocess, digest
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".tar")

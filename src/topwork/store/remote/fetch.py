@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from topwork.errors import BadData, StoreError
-from topwork.store import encryption, locks
+from topwork.store import locks, own_files
 from topwork.store.encryption import NotOurs
 from topwork.store.remote.archives import Archive, unpack, unpacker
 from topwork.store.remote.clients import BLOCK, Broken, Facts
@@ -211,7 +211,7 @@ class Fetcher:
             new.name = name_of(key, told, path)  # without facts beforehand the version is in the answer
             if sealed:
                 sink.seek(0)
-                new.part.write_bytes(encryption.keep([b"remote", new.name.encode()], sink.read()))
+                new.part.write_bytes(own_files.keep([b"remote", new.name.encode()], sink.read()))
         return told
 
     def _got(
@@ -244,7 +244,7 @@ class Fetcher:
     def _unsealed(self, copy: Path) -> bytes:
         """The bytes of a sealed copy; one that does not open leaves."""
         try:
-            return encryption.kept([b"remote", copy.name.encode()], copy.read_bytes())
+            return own_files.kept([b"remote", copy.name.encode()], copy.read_bytes())
         except NotOurs:
             copy.unlink(missing_ok=True)
             raise
