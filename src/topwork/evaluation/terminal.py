@@ -31,7 +31,7 @@ def terminal(numbers: Mapping[str, Any], path: str = "") -> RenderableType:
     parts += _scores(numbers, key)
     parts += [
         _line(
-            f"{f.get('message', '')} {f.get('fix', '')}".strip(),
+            _finding(f),
             _COLOURS.get(f.get("severity", ""), ""),
             f.get("severity", ""),
         )
@@ -97,6 +97,13 @@ def _proof(proof: Mapping[str, Any]) -> Text:
         f"the largest difference of {of} is {wording.tiny(proof.get('max_difference'))}."
     )
     return _line(said, "green" if wording.proven(proof) else "bold red", "proof")
+
+
+def _finding(found: Mapping[str, Any]) -> str:
+    """'12 images have two labels; at least one is wrong.'"""
+    message, fix = str(found.get("message", "")), str(found.get("fix", ""))
+    between = " " if message.endswith((".", "?", "!")) else "; "
+    return f"{message}{between}{fix}" if fix else message
 
 
 def _line(said: str, style: str, name: str = "") -> Text:
