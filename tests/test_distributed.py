@@ -64,9 +64,9 @@ WORK = """
     data, backbone, out, *specs = sys.argv[1:]
     passed, real = [], room._passes
 
-    def passes(loader, runner, workers, new, size):
+    def passes(loader, runner, workers, new, size, **more):
         passed.extend(new)
-        return real(loader, runner, workers, new, size)
+        return real(loader, runner, workers, new, size, **more)
 
     room._passes = passes
     ground = divide(verbs.inspect(verbs.read(data)).dataset)

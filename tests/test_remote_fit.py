@@ -49,7 +49,19 @@ def same(one, other):
     numbers = [json.loads((folder / "report.json").read_bytes()) for folder in (one, other)]
     for key in ("steps", "metrics", "hashes"):
         left, right = (_without_seconds(number.get(key)) for number in numbers)
-        assert left == right, key
+        assert not list(_differences(left, right, key))
+
+
+def _differences(one, other, where):
+    """What is not alike, by its place."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        for key in one:
+            yield from _differences(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for at, pair in enumerate(zip(one, other, strict=True)):
+            yield from _differences(*pair, f"{where}[{at}]")
+    elif one != other:
+        yield where, one, other
 
 
 def _without_seconds(value):
