@@ -65,7 +65,8 @@ WORK = """
     passed, real = [], room._passes
 
     def passes(loader, runner, workers, new, size, **more):
-        passed.extend(new)
+        new = [list(part) for part in new]
+        passed.extend(content for part in new for content in part)
         return real(loader, runner, workers, new, size, **more)
 
     room._passes = passes

@@ -16,6 +16,7 @@ from topwork.types import Watch
 from .remote_servers import Buckets
 
 STEPS = "majority,pixels,probe"
+ENGINE = "onnxruntime"  # where torch is loaded by another test, it may be chosen for its pace, and has other last bits
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def model(photos, tmp_path_factory):
     home = tmp_path_factory.mktemp("here")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOPWORK_CACHE", str(home / "cache"))
-        topwork.fit(photos, steps=STEPS, out=home / "photos")
+        topwork.fit(photos, steps=STEPS, engine=ENGINE, out=home / "photos")
     return home / "photos"
 
 
@@ -76,7 +77,7 @@ def test_a_fit_on_a_bucket_gives_the_same_bits(s3, model, tmp_path, uri):
     remote.forget()
     s3.forget()
     said = []
-    topwork.fit(uri, steps=STEPS, out=tmp_path / "photos", watch=Watch(say=said.append))
+    topwork.fit(uri, steps=STEPS, engine=ENGINE, out=tmp_path / "photos", watch=Watch(say=said.append))
     same(model, tmp_path / "photos")
     gets = s3.gets("data")
     gets.pop("/data/reviews.csv", None)
@@ -92,7 +93,7 @@ def test_a_fit_on_an_archive_gives_the_same_bits(model, photos, tmp_path):
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
         for path in sorted(photos.rglob("*.png")):
             file.write(path, path.relative_to(photos))
-    topwork.fit(tmp_path / "photos.zip", steps=STEPS, out=tmp_path / "photos")
+    topwork.fit(tmp_path / "photos.zip", steps=STEPS, engine=ENGINE, out=tmp_path / "photos")
     same(model, tmp_path / "photos")
 
 
@@ -100,7 +101,7 @@ def test_a_fit_on_an_archive_gives_the_same_bits(model, photos, tmp_path):
 def test_a_fit_whose_data_do_not_fit_among_the_copies(s3, model, photos, tmp_path, monkeypatch):
     whole = sum(path.stat().st_size for path in photos.rglob("*.png"))
     monkeypatch.setenv("TOPWORK_REMOTE_GB", str(whole / 3 / 1e9))
-    topwork.fit("s3://data/photos", steps=STEPS, out=tmp_path / "photos")
+    topwork.fit("s3://data/photos", steps=STEPS, engine=ENGINE, out=tmp_path / "photos")
     same(model, tmp_path / "photos")
     assert remote.copies().info()["bytes"] <= whole / 3
 
