@@ -389,11 +389,10 @@ def seconds(finder, text):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_hostile_texts_take_no_square_of_their_length(name, finders):
-    """A tenth of a second where nothing else runs; what grows with the square of 100,000 takes minutes."""
+def test_hostile_texts_take_a_tenth_of_a_second(name, finders):
     for letters in LETTERS:
         folded, _ = fold((letters * (100_000 // len(letters) + 1))[:100_000])
-        assert seconds(finders[name], folded) < 1.0, letters
+        assert seconds(finders[name], folded) < 0.1, letters
 
 
 @pytest.mark.parametrize("name", NAMES)

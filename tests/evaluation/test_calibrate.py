@@ -52,13 +52,13 @@ def test_debiasing_takes_chance_off():
     """Calibrated by construction, 300 items: the plain estimate is about 0.07 by chance alone."""
     rng = np.random.default_rng(1)  # of its own: what other tests have drawn must not matter
     plain, ours = [], []
-    for _ in range(400):
+    for _ in range(200):
         said = rng.random(300)
         bins = reliability(said, rng.random(300) < said)
         plain.append(sum(b["n"] / 300 * abs(b["accuracy"] - b["confidence"]) for b in bins))
         ours.append(calibration_error(bins))
     assert np.mean(plain) > 0.06
-    assert np.mean(ours) < 0.65 * np.mean(plain)
+    assert np.mean(ours) < 0.6 * np.mean(plain)
 
 
 def test_equal_confidences_share_a_bin_whatever_the_order():

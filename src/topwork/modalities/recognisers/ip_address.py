@@ -58,10 +58,12 @@ def _is_six(word: str) -> bool:
     """Whether it is an address that a machine may have: a::b in a program is a name."""
     if word.count(":") < 2 or not any(character.isalnum() for character in word):
         return False
-    try:
+    first, _, rest = word.partition("::")
+    long = max(map(len, first.split(":"))) > 2
+    if not (long or "::" not in word or (not first and any(map(str.isdecimal, rest)))):
+        return False
+    try:  # last: it takes the longest
         ipaddress.IPv6Address(word.partition("%")[0])
     except ValueError:
         return False
-    first, _, rest = word.partition("::")
-    long = max(map(len, first.split(":"))) > 2
-    return long or "::" not in word or (not first and any(map(str.isdecimal, rest)))
+    return True
