@@ -80,9 +80,8 @@ class Phone:
     def find(self, text: str) -> Iterator[Stretch]:
         """In all the ways above; what is found in several ways overlaps."""
         for match in _ABROAD.finditer(text):
-            if "+" not in match[0] and said_before(_NO_WORDS, text, match.start()):
-                continue
-            if end := _abroad(text, match.start(), match.end()):
+            end = _abroad(text, match.start(), match.end())
+            if end and ("+" in match[0] or not said_before(_NO_WORDS, text, match.start())):
                 yield match.start(), end
         for pattern in (_NANP, _PAIRS, _TOGETHER, _CHINA):
             for match in pattern.finditer(text):
@@ -99,7 +98,7 @@ class Phone:
 
     def canonical(self, found: str) -> str:
         """+ and country where they are known, and the digits."""
-        plain = re.sub(r"\(0\)", "", found)
+        plain = found.replace("(0)", "")
         digits = digits_of(plain)
         if plain.lstrip("( ").startswith("+"):
             return f"+{digits}"
@@ -124,7 +123,7 @@ def _abroad(text: str, start: int, end: int) -> int:
 
 
 def _is_abroad(written: str) -> bool:
-    digits = digits_of(re.sub(r"\(0\)", "", written))
+    digits = digits_of(written.replace("(0)", ""))
     digits = digits if "+" in written else digits[2:]
     if not 8 <= len(digits) <= 15:
         return False
