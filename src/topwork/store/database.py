@@ -40,7 +40,7 @@ DRIVERS = {
     "mysql": "mysql+pymysql",
     "mariadb": "mariadb+pymysql",
 }
-EXPECTED = "sqlite:///file.db, postgresql://user@host/database or mariadb://user@host/database"
+EXPECTED = "sqlite:///file.db, postgresql://host/database or mariadb://host/database"
 _ADDRESS = re.compile(rf"({'|'.join(DRIVERS)})(\+\w+)?://", re.IGNORECASE)
 _SIGNED = r"(?<=[?&])[\w.-]*(?:sig|token|key|secret|passw|credential|auth)[\w.-]*=[^\s&#]+"  # of a signed address
 _ANYWHERE = re.compile(
