@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 REACH = 24  # characters before a number in which a word says what it is
+_SPEAKS = re.compile(r"[^\d\s_.,:;()+\-/]")
 _DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")
 
 
@@ -32,5 +33,6 @@ def candidates(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 
 
 def said_before(words: re.Pattern[str], text: str, start: int) -> bool:
-    """Whether one of these words stands shortly before."""
-    return words.search(text, max(0, start - REACH), start) is not None
+    """Whether one of these words stands shortly before; numbers after numbers are told at once."""
+    at = max(0, start - REACH)
+    return _SPEAKS.search(text, at, start) is not None and words.search(text, at, start) is not None

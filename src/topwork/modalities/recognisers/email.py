@@ -42,8 +42,8 @@ class Email:
             if domain is not None and domain[1].lower() in _FILES:  # anna@example.org.jpg
                 shorter = _DOMAIN.match(text, at.end(), domain.start(1) - 1)
                 end = shorter.end() if shorter is not None and shorter.end() == domain.start(1) - 1 else 0
-            start = _begin(text, at.start())
-            if end and start < at.start() and text[start : at.start()] != "git":
+            start = _begin(text, at.start()) if end else at.start()
+            if start < at.start() and text[start : at.start()] != "git":
                 yield start, end
 
     def canonical(self, found: str) -> str:

@@ -37,18 +37,18 @@ _FREE = r"(?<![A-Za-z0-9_].)(?<!\d[-.,/:].)(?<![A-Za-z]-.)"
 _AFTER = r"(?![A-Za-z0-9_])(?![.,:]\d)"
 _GAP = r"[ ().\-/]"
 _ABROAD = re.compile(
-    rf"[(+0](?<!\+.){_FREE}(?:(?<=\()(?:\+|00(?=[1-9]))|(?<=\+)|(?<=0)0(?=[1-9]))"
+    rf"(?:\((?=[+0])|[+0])(?<!\+.){_FREE}(?:(?<=\()(?:\+|00(?=[1-9]))|(?<=\+)|(?<=0)0(?=[1-9]))"
     rf"\)? ?\d(?:{_GAP}{{0,3}}\d){{6,17}}(?!\d)"
 )
 _NANP = re.compile(
-    rf"[(1-9]{_FREE}(?<![$€£¥].)(?:(?<=1)[ .\-]\(?)?"
+    rf"(?:\((?=\d)|[1-9]){_FREE}(?<![$€£¥].)(?:(?<=1)[ .\-]\(?)?"
     rf"(?:(?<=\()[2-9]\d\d\)[ .\-]?|(?<=[2-9])\d\d[ .\-]|(?<=[ .\-])[2-9]\d\d[ .\-])"
     rf"[2-9]\d\d[ .\-]\d{{4}}"
     rf"{_AFTER}(?!-\d)"
 )
 _GROUPED = re.compile(r"1[ .\-]\(?[2-9]\d\d\)?[ .\-]?[2-9]\d\d[ .\-]\d{4}")  # 141 5555 2671 is Chinese
 _TRUNK = re.compile(
-    rf"[(0]{_FREE}(?:(?<=\()0 ?[1-9]\d{{0,4}}\)|(?<=0)[1-9]\d{{0,4}})(?:[ /\-]{{1,3}}\d{{2,8}}){{1,5}}{_AFTER}"
+    rf"(?:\((?=0)|0){_FREE}(?:(?<=\()0 ?[1-9]\d{{0,4}}\)|(?<=0)[1-9]\d{{0,4}})(?:[ /\-]{{1,3}}\d{{2,8}}){{1,5}}{_AFTER}"
 )
 _PAIRS = re.compile(rf"[067]{_FREE}(?:(?<=0)[1-9](?:\.\d\d){{4}}|(?<!0)\d\d \d\d \d\d \d\d){_AFTER}")
 _TOGETHER = re.compile(rf"0{_FREE}(?:7[1-9]\d{{8}}|[67]\d{{8}}|1[567]\d{{8,9}}){_AFTER}(?!-\d)")
@@ -56,7 +56,7 @@ _CHINA = re.compile(
     rf"[18]{_FREE}(?:(?<=8)6[ \-]?1)?(?<=1)"
     rf"(?:3\d|4[014-9]|5[0-35-9]|6[2567]|7[0-8]|8\d|9[0-35-9])([ \-]?)\d{{4}}\1\d{{4}}{_AFTER}(?!-\d)"
 )
-_SAID = re.compile(rf"[(\d]{_FREE}(?:(?<=\()\d)?(?:[ ().\-/]{{0,2}}\d){{6,12}}{_AFTER}(?!-\d)")
+_SAID = re.compile(rf"(?:\((?=\d)|\d){_FREE}(?:(?<=\()\d)?(?:[ ().\-/]{{0,2}}\d){{6,12}}{_AFTER}(?!-\d)")
 _WORDS = re.compile(
     r"(?:\b(?:tele?(?:phone|fon[eo]?|f)?|t[ée]l[ée]?(?:phone|fono)?|phone|mobile?|mob|cell(?:phone)?|call|fax|whatsapp"
     r"|handy|m[óo]vil|ring|sms|text me(?: at)?|rufnummer)\b|电话|電話|手机|手機|联系方式|座机|传真|微信)\D{0,12}$",
@@ -115,35 +115,36 @@ def _abroad(text: str, start: int, end: int) -> int:
     """Where an international number ends, at the end of a group; 0: it is none."""
     if re.match(r"[.,]\d", text[end : end + 2]):
         return 0
-    while end - start >= 8:
-        if _is_abroad(text[start:end]):
+    written = text[start:end]
+    digits = digits_of(written.replace("(0)", ""))[0 if "+" in written else 2 :]
+    code = next((digits[:n] for n in (1, 2, 3) if digits[:n] in _COUNTRIES), "")
+    if not code or digits.startswith("00", len(code)):
+        return 0
+    count = len(digits)
+    while count >= 8:
+        if count <= 15 and _has_length(digits[:count], code):
             return end
-        end = _shorter(text, start, end)
+        shorter = _shorter(text, start, end)
+        count -= len(digits_of(text[shorter:end]))
+        end = shorter
     return 0
 
 
-def _is_abroad(written: str) -> bool:
-    digits = digits_of(written.replace("(0)", ""))
-    digits = digits if "+" in written else digits[2:]
-    if not 8 <= len(digits) <= 15:
-        return False
-    if digits[0] == "1":
+def _has_length(digits: str, code: str) -> bool:
+    """Whether a number of this country may have so many digits."""
+    if code == "1":
         return re.fullmatch(r"1[2-9]\d\d[2-9]\d{6}", digits) is not None
-    code = next((digits[:n] for n in (1, 2, 3) if digits[:n] in _COUNTRIES), "")
-    rest = digits[len(code) :]
-    return bool(code) and not rest.startswith("00") and (code == "39" or rest[0] != "0" or len(rest) >= 9)
+    return code == "39" or digits[len(code)] != "0" or len(digits) >= len(code) + 9
 
 
 def _within(text: str, start: int, end: int, least: int, most: int) -> int:
     """Where the longest run of whole groups with so many digits ends; 0: there is none."""
-    while end > start:
-        count = len(digits_of(text[start:end]))
-        if count < least:
-            return 0
-        if count <= most:
-            return end
-        end = _shorter(text, start, end)
-    return 0
+    count = len(digits_of(text[start:end]))
+    while count > most:
+        shorter = _shorter(text, start, end)
+        count -= len(digits_of(text[shorter:end]))
+        end = shorter
+    return end if count >= least else 0
 
 
 def _shorter(text: str, start: int, end: int) -> int:
