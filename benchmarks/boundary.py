@@ -18,12 +18,14 @@ import numpy as np
 from _shared import WEIGHTS, dataset
 from probes import root_of
 
-from topwork import finetune, ladder, verbs
+from topwork import finetune, ladder, planning, verbs
 from topwork.adaptation.graft import techniques
 from topwork.backbones.stages import Stages
 from topwork.evaluation.paired import compare_hits
 from topwork.ground import divide
+from topwork.rung import held_out
 from topwork.store.cache import open_cache
+from topwork.terms import Terms
 from topwork.types import Watch
 
 GOALS = {0.25: 2.2, 0.1: 4.0}
@@ -40,11 +42,11 @@ def main() -> int:
     ground = divide(verbs.inspect(root_of(dataset(asked.set))).dataset, "stratified(test=0.2)")
     backbone = f"local:{WEIGHTS}"
     rung = ladder.climb(
-        ground, ladder.plan("probe", backbone), open_cache(), deadline=float("inf"), watch=Watch(),
+        ground, planning.plan("probe", backbone), open_cache(), deadline=float("inf"), watch=Watch(),
         engine="onnxruntime",
     ).best  # fmt: skip
     start, y = finetune.Start(rung.backbone, rung.x, rung.probe), ground.dataset.targets()
-    probe = (ladder.held_out(ground, rung).probabilities.argmax(1) == y[ground.held]).mean()
+    probe = (held_out(ground, rung).probabilities.argmax(1) == y[ground.held]).mean()
     print(f"{asked.set}: {len(ground.train):,} training images, {len(ground.held):,} test images, probe {probe:.1%}")
     missed = 0
     for share in asked.shares:
@@ -52,9 +54,7 @@ def main() -> int:
         for views in (asked.views, 0):
             spec = f"last_stages(share={share}, epochs={asked.epochs}, views={views})"
             began = time.perf_counter()
-            bench = finetune.Bench.of(
-                ground, spec, techniques(spec), start, float("inf"), None, 0, Watch(), "auto"
-            )  # fmt: skip
+            bench = finetune.Bench.of(ground, spec, techniques(spec), start, Terms(None, float("inf"), Watch()))
             filled = time.perf_counter() - began
             plan = finetune.pace.decide(bench, float("inf"), 1).plan  # type: ignore[union-attr]
             bench.method(ground.train[:: max(1, len(ground.train) // 64)])  # imports are not the training's

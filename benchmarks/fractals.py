@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from topwork import settings, sources
 from topwork.adaptation import loop
 from topwork.adaptation.feed import Feed
+from topwork.adaptation.plan import Plan
 from topwork.adaptation.pretraining.supervised import Supervised
 from topwork.adaptation.probe import choose
 from topwork.data.split.kfold import folds
@@ -118,7 +119,7 @@ def taught(uri: str, arch: str, steps: int) -> Any:
 
     feed = Feed(draw, data.targets().astype(np.int64), SIDE_PX, classes=(len(data.labels),))
     start = trunk(arch, draw(np.arange(256) * 7, np.zeros(256, np.int64)))
-    return loop.train(start, [Supervised()], feed, loop.Plan(steps=steps, batch=64, rate=3e-3, ema=0.99))
+    return loop.train(start, [Supervised()], feed, Plan(steps=steps, batch=64, rate=3e-3, ema=0.99))
 
 
 def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -21,12 +21,15 @@ import torch
 from _shared import WEIGHTS, dataset
 from probes import root_of
 
-from topwork import finetune, ladder, verbs
+from topwork import finetune, ladder, planning, verbs
 from topwork.adaptation import Method, loop
 from topwork.adaptation.feed import Feed, Setup
 from topwork.adaptation.graft import techniques
+from topwork.adaptation.plan import Plan
+from topwork.adaptation.together import Together
 from topwork.ground import divide
 from topwork.store.cache import open_cache
+from topwork.terms import Terms
 from topwork.types import Watch
 
 GOAL = 0.05
@@ -43,10 +46,11 @@ def main() -> int:
     asked = parser.parse_args()
     ground = divide(verbs.inspect(root_of(dataset("hymenoptera"))).dataset)
     rung = ladder.climb(
-        ground, ladder.plan("probe", asked.backbone), open_cache(), deadline=float("inf"), watch=Watch()
+        ground, planning.plan("probe", asked.backbone), open_cache(), deadline=float("inf"), watch=Watch()
     ).best
     start = finetune.Start(rung.backbone, rung.x, rung.probe)
-    bench = finetune.Bench.of(ground, asked.spec, techniques(asked.spec), start, float("inf"), None, 0, Watch(), "auto")
+    terms = Terms(None, float("inf"), Watch())
+    bench = finetune.Bench.of(ground, asked.spec, techniques(asked.spec), start, terms)
     plan = finetune.pace.decide(bench, float("inf"), 1).plan  # type: ignore[union-attr]
     plan = dataclasses.replace(plan, steps=asked.steps, batch=asked.batch)
     method, feed = bench.method(ground.train), bench.feed_of(ground.train)
@@ -54,7 +58,7 @@ def main() -> int:
     ratios = []
     for _ in range(asked.rounds):
         ends = timed(bench.trunk(), method, feed, plan)
-        whole = loop.Together(bench.trunk(), [method], feed, plan).to(memory_format=torch.channels_last).train()
+        whole = Together(bench.trunk(), [method], feed, plan).to(memory_format=torch.channels_last).train()
         bare = []
         for parts in batches:
             for batch in parts:
@@ -68,7 +72,7 @@ def main() -> int:
     return int(overhead > GOAL)
 
 
-def timed(trunk: torch.nn.Module, method: Method, feed: Feed, plan: loop.Plan) -> list[float]:
+def timed(trunk: torch.nn.Module, method: Method, feed: Feed, plan: Plan) -> list[float]:
     """The moments at which the steps of a training ended."""
     ends: list[float] = []
     loop.train(trunk, [method], feed, plan, watch=Watch(progress=lambda *_: ends.append(time.perf_counter())))

@@ -2,7 +2,7 @@
 
 Eleven backbones (`_backbones.py`), seven real sets, at most 600 images of each. Truth: accuracy of the full probe
 (`adaptation.probe.choose`, everything chosen inside), five outer folds, each tested once. The pick of a fold is made
-from its training items alone, by what `choosing` does: quick probe, scores, prior, `evaluation.best.decide`.
+from its training items alone, by what `judging` does: quick probe, scores, prior, `evaluation.best.decide`.
 
     regret of a set = accuracy of its best backbone - mean over folds of the test accuracy of the fold's pick
     figure: at most 0.4 points on average, and no more than "the biggest" and "the best on ImageNet"
@@ -45,7 +45,7 @@ from _shared import dataset as unpacked
 from numpy.typing import NDArray
 from probes import root_of
 
-from topwork import choosing, ranking, sources
+from topwork import judging, ranking, shortlist, sources
 from topwork.adaptation.probe import choose
 from topwork.backbones.source_head import probabilities, source_head
 from topwork.data.inspect import inspect
@@ -160,20 +160,20 @@ def pick(
         rows = rows[divide(one.y[rows], one.together[rows], share, fold) == 0]
     y = np.unique(one.y[rows], return_inverse=True)[1]
     together = one.together[rows]
-    parts = choosing.repeated_folds(y, together, 0)
+    parts = judging.repeated_folds(y, together, 0)
     evidence, said, scores, seconds = [], [], [], []
     for label in todo:
         began = time.thread_time()
         x = one.x[label][rows]
-        own, held_out = choosing.probed(x, y, parts)
+        own, held_out = judging.probed(x, y, parts)
         source = one.source[label][rows] if label in one.source else None
         given = ranking.Given(source, parts[0], together)
         names = [name for name in ranking.names() if name != "probe"]
-        scores.append({"probe": choosing.accuracy_of(held_out, y)} | ranking.compute(x, y, given, names)[0])
+        scores.append({"probe": judging.accuracy_of(held_out, y)} | ranking.compute(x, y, given, names)[0])
         evidence.append(own)
         said.append(held_out)
         seconds.append((time.thread_time() - began) / len(rows))
-    priors = [choosing.prior_of(c.backbone, None) if c.prior is None else c.prior for c in todo.values()]
+    priors = [shortlist.prior_of(c.backbone, None) if c.prior is None else c.prior for c in todo.values()]
     true = one.hits.mean(axis=1)
     for name in (*ranking.names(), "prior"):
         values = np.array([np.nan if p is None else p for p in priors] if name == "prior" else
@@ -181,14 +181,14 @@ def pick(
         known = np.isfinite(values)
         if known.sum() > 1 and np.ptp(values[known]) > 0:
             taus.setdefault((size, name), []).append(float(kendalltau(values[known], true[known])[0]))
-    guess = choosing.guess_of(priors, scores)
+    guess = judging.guess_of(priors, scores)
     nothing = np.full(len(todo), np.nan)
     for rule, known, tolerance in (
         ("rank", guess, TOLERANCE),
         ("rank, no tolerance", guess, 0.0),
         ("rank, probe alone", nothing, TOLERANCE),
     ):
-        best = choosing.judge(evidence, said, y, parts, costs, known, tolerance)
+        best = judging.judge(evidence, said, y, parts, costs, known, tolerance)
         one.picks.setdefault(f"{size} {rule}", []).append(best.pick)
     for name in ("probe", "logme", "hscore", "transrate", "knn"):
         one.picks.setdefault(f"{size} highest {name}", []).append(int(np.argmax([s[name] for s in scores])))

@@ -20,14 +20,16 @@ import numpy as np
 from _shared import WEIGHTS, dataset
 from probes import root_of
 
-from topwork import finetune, ladder, verbs
+from topwork import finetune, ladder, planning, verbs
 from topwork.adaptation.graft import techniques
 from topwork.backbones import find
 from topwork.backbones.source_head import source_head
 from topwork.data.split.kfold import folds
 from topwork.evaluation.paired import compare_hits
 from topwork.ground import Ground, divide
+from topwork.rung import held_out
 from topwork.store.cache import open_cache
+from topwork.terms import Terms
 from topwork.types import Watch
 
 SETS = ("hymenoptera", "cats_dogs_small", "trashnet_small")
@@ -101,15 +103,14 @@ def few(whole: Ground, share: float, draw: int) -> Ground:
 def hits_of(ground: Ground, backbone: str, specs: list[str], seed: int) -> list[np.ndarray]:
     """Right or wrong of every held-out item: the frozen probe, then every spec."""
     rung = ladder.climb(
-        ground, ladder.plan("probe", backbone), open_cache(), deadline=float("inf"), watch=Watch(),
+        ground, planning.plan("probe", backbone), open_cache(), deadline=float("inf"), watch=Watch(),
         engine="onnxruntime",
     ).best  # fmt: skip
     start, y = finetune.Start(rung.backbone, rung.x, rung.probe), ground.dataset.targets()[ground.held]
-    found = [ladder.held_out(ground, rung).probabilities.argmax(1) == y]
+    found = [held_out(ground, rung).probabilities.argmax(1) == y]
     for spec in specs:
-        bench = finetune.Bench.of(
-            ground, spec, techniques(spec), start, float("inf"), None, seed, Watch(), "onnxruntime"
-        )
+        terms = Terms(None, float("inf"), Watch(), None, seed, {"engine": "onnxruntime"})
+        bench = finetune.Bench.of(ground, spec, techniques(spec), start, terms)
         plan = finetune.pace.decide(bench, float("inf"), 1).plan  # type: ignore[union-attr]
         model = bench.train(plan, ground.train, "benchmark").model
         found.append(bench.logits(model, ground.held).argmax(1) == y)

@@ -20,13 +20,14 @@ from _shared import dataset
 from budget import share
 from probes import root_of
 
-from topwork import finetune, ladder, verbs
+from topwork import finetune, ladder, planning, verbs
 from topwork.adaptation.graft import Grafted, techniques
 from topwork.evaluation.paired import compare_hits
 from topwork.finetune.start import BATCH
 from topwork.ground import divide
 from topwork.nn.attack import withstands
 from topwork.store.cache import open_cache
+from topwork.terms import Terms
 from topwork.types import Watch
 
 STEPS = 20
@@ -43,7 +44,7 @@ def main() -> int:
     asked = parser.parse_args()
     ground = divide(verbs.inspect(root_of(dataset(asked.set))).dataset, "stratified(test=0.2)")
     rung = ladder.climb(
-        ground, ladder.plan("probe", asked.backbone), open_cache(), deadline=float("inf"), watch=Watch(),
+        ground, planning.plan("probe", asked.backbone), open_cache(), deadline=float("inf"), watch=Watch(),
         engine="onnxruntime",
     ).best  # fmt: skip
     start, y = finetune.Start(rung.backbone, rung.x, rung.probe), ground.dataset.targets()
@@ -53,7 +54,8 @@ def main() -> int:
     robust = []
     plain = f"lp_ft(epochs={asked.epochs})"
     for spec in (plain, f"{plain} + adversarial(eps={asked.eps})"):
-        bench = finetune.Bench.of(ground, spec, techniques(spec), start, float("inf"), None, 0, Watch(), "onnxruntime")
+        terms = Terms(None, float("inf"), Watch(), extraction={"engine": "onnxruntime"})
+        bench = finetune.Bench.of(ground, spec, techniques(spec), start, terms)
         began = time.perf_counter()
         plan = finetune.pace.decide(bench, float("inf"), 1).plan  # type: ignore[union-attr]
         model = bench.train(plan, ground.train, "benchmark").model.eval()

@@ -29,6 +29,7 @@ from topwork.backbones import find
 from topwork.features.extract import extract
 from topwork.ground import Ground, divide
 from topwork.nn.heads import logits
+from topwork.terms import Terms
 from topwork.types import Watch
 
 
@@ -45,7 +46,7 @@ def pair(ground: Ground, asked: Any, truth: np.ndarray, backbone: Any, spec: str
     best, _ = probes.choose(x, ground.dataset.targets(), ground.folds, C, methods=("logistic",))
     frozen = logits(best.head, extract(asked, backbone, None).x).argmax(1) == truth
     start = finetune.Start(backbone, lambda rows: x[rows], best)
-    bench = finetune.Bench.of(ground, spec, techniques(spec), start, math.inf, None, seed, Watch(), "auto")
+    bench = finetune.Bench.of(ground, spec, techniques(spec), start, Terms(None, math.inf, Watch(), None, seed))
     plan = finetune.pace.decide(bench, math.inf, 1).plan  # type: ignore[union-attr]
     tuned, head, _ = bench.shipped(bench.train(dataclasses.replace(plan, seed=seed), ground.train, "all"))
     return frozen.mean(), (logits(head, extract(asked, tuned, None).x).argmax(1) == truth).mean()

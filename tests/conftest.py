@@ -25,9 +25,9 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="session", autouse=True)
 def frozen_steps():
     """Steps that change the backbone take a minute: what asks for the usual steps gets those up to the frozen probe."""
-    from topwork import ladder
+    from topwork import planning
 
-    ladder.AUTO = ("majority", "pixels", "probe")
+    planning.AUTO = ("majority", "pixels", "probe")
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ import topwork as tw  # noqa: E402
 from topwork.adaptation import loop  # noqa: E402
 from topwork.adaptation.feed import Feed, Setup  # noqa: E402
 from topwork.adaptation.graft import Scope, Tune, techniques  # noqa: E402
+from topwork.adaptation.plan import Plan  # noqa: E402
 
 from .conftest import draw_stripes  # noqa: E402
 
@@ -52,12 +53,13 @@ def script(folder, code):
 WORK = """
     import json, sys
     import numpy as np
-    from topwork import finetune, ladder, processes, verbs
+    from topwork import finetune, ladder, planning, processes, verbs
     from topwork.adaptation.graft import techniques
     from topwork.backbones import find
     from topwork.features import extract as room
     from topwork.ground import divide
     from topwork.store.cache import open_cache
+    from topwork.terms import Terms
     from topwork.types import Watch
 
     processes.together()
@@ -71,15 +73,16 @@ WORK = """
 
     room._passes = passes
     ground = divide(verbs.inspect(verbs.read(data)).dataset)
-    plans = ladder.plan("probe", backbone)
+    plans = planning.plan("probe", backbone)
     found = ladder.climb(
         ground, plans, open_cache(), deadline=float("inf"), watch=Watch(), engine="onnxruntime"
     ).best
     arrays = {"x": found.features.x, "rows": found.features.rows, "computed": found.features.computed}
     start = finetune.Start(found.backbone, found.x, found.probe)
+    inf = float("inf")
+    terms = Terms(None, inf, Watch(), extraction={"engine": "onnxruntime"})
     for number, spec in enumerate(specs):
-        inf = float("inf")
-        bench = finetune.Bench.of(ground, spec, techniques(spec), start, inf, None, 0, Watch(), "onnxruntime")
+        bench = finetune.Bench.of(ground, spec, techniques(spec), start, terms)
         decided = finetune.pace.decide(bench, inf, 1)
         model = bench.train(decided.plan, ground.train[ground.folds != 0], "one").model
         arrays[f"z{number}"] = bench.logits(model, ground.train)
@@ -122,10 +125,11 @@ def test_two_processes_compute_what_one_does(stripes, backbone, tmp_path):
 JOINT = """
     import sys
     import numpy as np
-    from topwork import finetune, ladder, processes, source_steps, verbs
+    from topwork import finetune, ladder, planning, processes, source_steps, verbs
     from topwork.adaptation.graft import techniques
     from topwork.ground import divide
     from topwork.store.cache import open_cache
+    from topwork.terms import Terms
     from topwork.types import Watch
 
     processes.together()
@@ -134,11 +138,11 @@ JOINT = """
     ground = divide(verbs.inspect(verbs.read(data)).dataset)
     with processes.first():
         sources = source_steps.gather(source_steps.read(other, "joint"), ground.dataset, store, Watch())
-    rung = ladder.climb(ground, ladder.plan("probe", backbone), store, deadline=inf, watch=Watch(), **how).best
-    terms = ladder.Terms(store, inf, Watch(), extraction=how)
+    rung = ladder.climb(ground, planning.plan("probe", backbone), store, deadline=inf, watch=Watch(), **how).best
+    terms = Terms(store, inf, Watch(), extraction=how)
     whole, join = source_steps.Lesson(sources).joined(ground, rung.backbone, terms)
     start = finetune.Start(rung.backbone, rung.x, rung.probe)
-    bench = join(finetune.Bench.of(whole, spec, techniques(spec), start, inf, None, 0, Watch(), "onnxruntime"))
+    bench = join(finetune.Bench.of(whole, spec, techniques(spec), start, terms))
     decided = finetune.pace.decide(bench, inf, 1)
     model = bench.train(decided.plan, ground.train[ground.folds != 0], "one").model
     heads = np.concatenate([a.ravel() for head in bench.parts[-1].heads for a in head])
@@ -188,18 +192,18 @@ def test_a_fit_by_two_processes_is_that_of_one(stripes, backbone, tmp_path):
 FAILING = """
     import sys
     from topwork import processes
-    from topwork.adaptation import loop
+    from topwork.adaptation.together import Together
     from topwork.cli import main
     from topwork.errors import BadData
 
-    real = loop.Together.after
+    real = Together.after
 
     def after(self, batches):
         if processes.rank() == 1 and batches[0].step == 1:
             raise BadData("the disk of the second machine is gone")
         real(self, batches)
 
-    loop.Together.after = after
+    Together.after = after
     main()
 """
 
@@ -255,7 +259,7 @@ def test_uneven_parts_make_the_step_of_the_whole_batch():
         torch.manual_seed(0)
         trunk = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
         tune = Tune((Scope(),), np.zeros((4, 2), np.float32), np.zeros(2, np.float32))
-        plan = loop.Plan(steps=6, batch=15, ema=0.0, optimizer="sgd", rate=0.1, parts=parts, clip=1e9)
+        plan = Plan(steps=6, batch=15, ema=0.0, optimizer="sgd", rate=0.1, parts=parts, clip=1e9)
         models.append(dict(loop.train(trunk, [tune], feed, plan).named_parameters()))
     for name, parameter in models[0].items():
         assert torch.allclose(parameter, models[1][name], atol=1e-6), name

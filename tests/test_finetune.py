@@ -15,12 +15,15 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
 import topwork as tw  # noqa: E402
-from topwork import finetune, ladder  # noqa: E402
-from topwork.adaptation import loop  # noqa: E402
+from topwork import finetune, planning  # noqa: E402
+from topwork.adaptation import loop, rehearsal  # noqa: E402
 from topwork.adaptation.graft import techniques  # noqa: E402
+from topwork.adaptation.patience import Judge  # noqa: E402
+from topwork.adaptation.plan import Plan  # noqa: E402
 from topwork.backbones import find  # noqa: E402
 from topwork.errors import BadSetting, UnknownName  # noqa: E402
 from topwork.finetune import frozen_part, pace, views  # noqa: E402
+from topwork.terms import Terms  # noqa: E402
 from topwork.types import Choice, Watch  # noqa: E402
 
 from .tuning import bench, climbed, on_everything  # noqa: E402
@@ -124,8 +127,8 @@ def test_early_stopping_goes_back_to_the_best_moment():
     feed = Feed(lambda rows, _: X[rows], np.arange(16) % 2, S, classes=(2,))
     trunk = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     tune = Tune((Scope(),), np.zeros((4, 2), np.float32), np.zeros(2, np.float32))
-    plan = loop.Plan(steps=50, batch=8, ema=0.0)
-    model = loop.train(trunk, [tune], feed, plan, judge=loop.Judge(measure, every=2, patience=2))
+    plan = Plan(steps=50, batch=8, ema=0.0)
+    model = loop.train(trunk, [tune], feed, plan, judge=Judge(measure, every=2, patience=2))
     assert len(seen) == 4  # 3, 1, then two in vain
     assert all(torch.equal(p, seen[1][n]) for n, p in model.named_parameters())
 
@@ -133,7 +136,7 @@ def test_early_stopping_goes_back_to_the_best_moment():
 def test_learning_rate_finder_finds_a_rate_at_which_it_learns(stripes, backbone):
     b = bench(stripes, "lp_ft(batch=16)", backbone)
     plan = pace.decide(b, float("inf"), 1).plan
-    rate = loop.find_rate(b.trunk, [b.method(b.ground.train)], b.feed_of(b.ground.train), plan, steps=30)
+    rate = rehearsal.find_rate(b.trunk, [b.method(b.ground.train)], b.feed_of(b.ground.train), plan, steps=30)
     assert 1e-6 < rate < 0.5
     found = pace.decide(bench(stripes, "lp_ft(batch=16, rate='find')", backbone), float("inf"), 1)
     assert 1e-6 < found.plan.rate < 0.5
@@ -159,7 +162,7 @@ def test_bad_steps_stop_before_work(stripes, backbone, tmp_path, steps, error, s
 
 
 def test_no_time_is_said(stripes, backbone, tmp_path, monkeypatch):
-    monkeypatch.setattr(ladder, "AUTO", ("majority", "probe", "lp_ft"))
+    monkeypatch.setattr(planning, "AUTO", ("majority", "probe", "lp_ft"))
     model = tw.fit(stripes, backbone=backbone, budget="3s", out=tmp_path / "model")
     assert "less than 15 s (--budget)" in model.report["steps"][-1]["verdict"]
 
@@ -167,9 +170,8 @@ def test_no_time_is_said(stripes, backbone, tmp_path, monkeypatch):
 def test_time_that_runs_out_on_the_way_is_noticed(stripes, backbone, monkeypatch):
     b = bench(stripes, "lp_ft", backbone)
     monkeypatch.setattr(views, "choose_view", lambda *_: time.sleep(1.2) or Choice("views", "crop", "slowly"))
-    found = finetune.tune(
-        b.ground, "lp_ft", techniques("lp_ft"), b.start, time.monotonic() + finetune.LEAST_SECONDS + 1, None, 0, Watch()
-    )
+    terms = Terms(None, time.monotonic() + finetune.LEAST_SECONDS + 1, Watch())
+    found = finetune.tune(b.ground, "lp_ft", techniques("lp_ft"), b.start, terms)
     assert "left out: the budget has" in found
     most, left = Choice("cached views", 4, ""), time.monotonic() + 100
     slow = frozen_part.affordable_views(most, lambda rows, view: time.sleep(0.05), 100_000, left)
@@ -219,6 +221,6 @@ def test_head_surgery_ships_its_layers(stripes, backbone, tmp_path):
 
 
 def test_without_torch_the_usual_steps_end_at_the_probe(monkeypatch):
-    assert ladder.without_torch(("probe", "last_stages", "lp_ft")) == ("probe", "last_stages", "lp_ft")
-    monkeypatch.setattr(ladder.importlib.util, "find_spec", lambda name: None)
-    assert ladder.without_torch(("majority", "probe", "last_stages", "lp_ft")) == ("majority", "probe")
+    assert planning.without_torch(("probe", "last_stages", "lp_ft")) == ("probe", "last_stages", "lp_ft")
+    monkeypatch.setattr(planning.importlib.util, "find_spec", lambda name: None)
+    assert planning.without_torch(("majority", "probe", "last_stages", "lp_ft")) == ("majority", "probe")

@@ -20,6 +20,7 @@ from topwork.finetune import pace  # noqa: E402
 from topwork.finetune.start import Unit, targets_of  # noqa: E402
 from topwork.ground import divide  # noqa: E402
 from topwork.store import runs  # noqa: E402
+from topwork.terms import Terms  # noqa: E402
 from topwork.types import Watch  # noqa: E402
 
 from . import encoders  # noqa: E402
@@ -85,10 +86,10 @@ def test_answers_out_of_fold_are_in_the_unit_of_the_target(leaning, backbone):
 
 
 def climbed_numbers(data, spec, backbone):
-    from topwork import ladder, verbs
+    from topwork import ladder, planning, verbs
 
     ground = divide(verbs.inspect(verbs.read(data)).dataset)
-    plans = ladder.plan(["probe", spec], backbone, numeric=True)
+    plans = planning.plan(["probe", spec], backbone, numeric=True)
     return ground, ladder.climb(ground, plans, None, deadline=float("inf"), watch=Watch())
 
 
@@ -102,7 +103,8 @@ def test_a_fold_does_not_see_its_own_numbers(leaning, backbone):
         y[rows[fold]] = np.roll(y[rows[fold]], turn)
         dataset = b.ground.dataset.replace(table=_with_targets(b.ground.dataset.table, y))
         ground = dataclasses.replace(b.ground, dataset=dataset)
-        own = finetune.Bench.of(ground, b.spec, b.parts, b.start, float("inf"), None, 0, Watch(), "torch")
+        terms = Terms(None, float("inf"), Watch(), extraction={"engine": "torch"})
+        own = finetune.Bench.of(ground, b.spec, b.parts, b.start, terms)
         plan = pace.decide(own, float("inf"), 1).plan
         answers.append(own.logits(own.train(plan, rows[~fold], "fold 0").model, rows[fold]))
     np.testing.assert_array_equal(*answers)
@@ -179,7 +181,7 @@ def text_bench(encoder, spec):  # noqa: F811
     x, y = frozen(backbone, ground.dataset.inputs()), ground.dataset.targets()
     best, _ = choose(x, y, ground.folds, 1, methods=("ridge(l2=1.0)",))
     given = finetune.Start(backbone, lambda rows: x[rows], best)
-    return finetune.Bench.of(ground, spec, techniques(spec), given, float("inf"), None, 0, Watch(), "auto")
+    return finetune.Bench.of(ground, spec, techniques(spec), given, Terms(None, float("inf"), Watch()))
 
 
 def test_texts_learn_numbers(encoder):  # noqa: F811

@@ -16,6 +16,7 @@ from topwork.ground import divide  # noqa: E402
 from topwork.modalities.text import buckets  # noqa: E402
 from topwork.nn.session import session  # noqa: E402
 from topwork.store import runs  # noqa: E402
+from topwork.terms import Terms  # noqa: E402
 from topwork.types import Head, Probe, Watch  # noqa: E402
 
 from . import encoders  # noqa: E402
@@ -52,7 +53,7 @@ def start(spec, ground):
 def bench(encoder, spec, run=None, watch=None, **data):
     ground = divide(encoders.dataset(**data))
     given = start(encoder, ground)
-    return finetune.Bench.of(ground, spec, techniques(spec), given, float("inf"), run, 0, watch or Watch(), "auto")
+    return finetune.Bench.of(ground, spec, techniques(spec), given, Terms(None, float("inf"), watch or Watch(), run))
 
 
 def trained(b, watch=None):
@@ -143,7 +144,7 @@ def test_setfit_beats_the_frozen_probe_with_few_labels(encoder):
     head = given.probe.head
     before = (frozen(given.backbone, texts) @ head.arrays["weight"] + head.arrays["bias"]).argmax(1) == y
     spec = "setfit(epochs=30, rate=5e-3)"
-    b = finetune.Bench.of(ground, spec, techniques(spec), given, float("inf"), None, 0, Watch(), "auto")
+    b = finetune.Bench.of(ground, spec, techniques(spec), given, Terms(None, float("inf"), Watch()))
     tuned, head, _ = b.shipped(trained(b))
     after = (frozen(tuned, texts) @ head.arrays["weight"] + head.arrays["bias"]).argmax(1) == y
     assert after.mean() > before.mean() + 0.1

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import topwork as tw
-from topwork import choosing, shortlist, verbs
+from topwork import choosing, judging, shortlist, verbs
 from topwork.backbones import catalogue, find
 from topwork.errors import BadData, BadSetting, UnknownName
 from topwork.evaluation.pareto import pareto
@@ -150,9 +150,9 @@ def test_prior_is_a_fact_or_a_guess_from_the_size():
     assert shortlist.prior_of(bundled, catalogue.Entry("x", top1=71.5)) == 71.5
     assert shortlist.prior_of(bundled, None) == pytest.approx(60 + 9 * np.log10(18_824_192 / 20e6))
     assert shortlist.prior_of(pixels, None) is None
-    guess = choosing.guess_of([70.0, 60.0, None, 50.0], [{"logme": v} for v in (3.0, 2.0, 1.0, 0.0)])
+    guess = judging.guess_of([70.0, 60.0, None, 50.0], [{"logme": v} for v in (3.0, 2.0, 1.0, 0.0)])
     assert (np.diff(guess) < 0).all()
-    assert np.isnan(choosing.guess_of([None, None], [{}, {}])).all()
+    assert np.isnan(judging.guess_of([None, None], [{}, {}])).all()
 
 
 def test_page_and_terminal(ranked):
@@ -275,9 +275,9 @@ def test_ranking_with_the_bundled_backbone_loads_no_torch(photos, tmp_path):
 
 def test_scale_of_the_evidence():
     evidence = np.array([0.5, 0.7, 0.9])
-    assert choosing.slope_of(evidence, 0.3 + 0.6 * evidence) == pytest.approx(0.6, abs=0.01)
-    assert choosing.slope_of(np.array([0.90, 0.901]), np.array([0.92, 0.91])) == pytest.approx(1, abs=0.03)
-    assert choosing.slope_of(np.array([0.9]), np.array([0.9])) == 1
+    assert judging.slope_of(evidence, 0.3 + 0.6 * evidence) == pytest.approx(0.6, abs=0.01)
+    assert judging.slope_of(np.array([0.90, 0.901]), np.array([0.92, 0.91])) == pytest.approx(1, abs=0.03)
+    assert judging.slope_of(np.array([0.9]), np.array([0.9])) == 1
 
 
 def test_expectations_lie_near_what_was_measured(ranked):
@@ -290,9 +290,9 @@ def test_paired_difference_is_of_right_and_wrong():
     y = rng.integers(0, 3, 300)
     folds = [np.arange(300) % 5, (np.arange(300) // 5) % 5]
     good, bad = ([np.eye(3)[np.where(rng.random(300) < p, y, (y + 1) % 3)] for _ in folds] for p in (0.9, 0.7))
-    value, low, high = choosing.paired(good, bad, y, folds)
-    assert value == pytest.approx(choosing.accuracy_of(good, y) - choosing.accuracy_of(bad, y))
+    value, low, high = judging.paired(good, bad, y, folds)
+    assert value == pytest.approx(judging.accuracy_of(good, y) - judging.accuracy_of(bad, y))
     assert low < value < high
-    same, low, high = choosing.paired(good, good, y, folds)
+    same, low, high = judging.paired(good, good, y, folds)
     assert same == 0
     assert low < 0 < high

@@ -11,11 +11,13 @@ import topwork as tw  # noqa: E402
 from topwork import finetune, search  # noqa: E402
 from topwork.errors import BadSetting  # noqa: E402
 from topwork.finetune import pace  # noqa: E402
+from topwork.terms import Terms  # noqa: E402
 from topwork.types import Watch  # noqa: E402
 
 from .tuning import bench  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+TORCH = {"engine": "torch"}
 
 
 def test_what_judges_is_not_what_is_asked(stripes, backbone, monkeypatch, tmp_path):
@@ -33,7 +35,10 @@ def test_what_judges_is_not_what_is_asked(stripes, backbone, monkeypatch, tmp_pa
     asked.clear()
     heard = []
     found = search.tune(
-        b.ground, "search(trials=2)", b.start, time.monotonic() + 300, tmp_path, 0, Watch(say=heard.append), "torch"
+        b.ground,
+        "search(trials=2)",
+        b.start,
+        Terms(None, time.monotonic() + 300, Watch(say=heard.append), tmp_path, extraction=TORCH),
     )
     folds = b.ground.folds
     kept_out = set(b.ground.train[folds[b.ground.train] == 0].tolist())
@@ -44,7 +49,8 @@ def test_what_judges_is_not_what_is_asked(stripes, backbone, monkeypatch, tmp_pa
     assert last[2] in {spec for _, _, spec in trials}
     assert set(found.rows.tolist()) == kept_out
     asked.clear()  # once more: the trials are there
-    search.tune(b.ground, "search(trials=2)", b.start, time.monotonic() + 300, tmp_path, 0, Watch(), "torch")
+    terms = Terms(None, time.monotonic() + 300, Watch(), tmp_path, extraction=TORCH)
+    search.tune(b.ground, "search(trials=2)", b.start, terms)
     assert [fold for _, fold, _ in asked] == [[0]]
 
 

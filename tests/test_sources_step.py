@@ -11,13 +11,14 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
 import topwork as tw  # noqa: E402
-from topwork import finetune, ladder, source_steps, verbs  # noqa: E402
+from topwork import finetune, ladder, planning, source_steps, verbs  # noqa: E402
 from topwork.adaptation.joint import Joint  # noqa: E402
 from topwork.backbones import find  # noqa: E402
 from topwork.backbones.tuned import Tuned  # noqa: E402
 from topwork.data.overlap import overlap  # noqa: E402
 from topwork.errors import BadData, UnknownName  # noqa: E402
 from topwork.ground import divide  # noqa: E402
+from topwork.terms import Terms  # noqa: E402
 from topwork.types import Dataset, Watch  # noqa: E402
 
 from .conftest import draw_stripes  # noqa: E402
@@ -79,7 +80,7 @@ def test_joint_training_pays_and_ships_the_targets_head(target, helpful, backbon
     ground = divide(found)
     ground = dataclasses.replace(ground, folds=ground.folds % 2)  # fewer trainings
     sources = source_steps.gather([(str(helpful), verbs.read(helpful))], found, None, Watch())
-    plans = source_steps.insert(ladder.plan("probe", backbone), sources, "joint", backbone)
+    plans = source_steps.insert(planning.plan("probe", backbone), sources, "joint", backbone)
     climbed = ladder.climb(ground, plans, None, deadline=float("inf"), watch=Watch())
     joint = climbed.rungs[1]
     assert climbed.steps[1].name == "joint with angles"
@@ -104,7 +105,7 @@ def test_chosen_rows_and_shares_of_a_joint_bench(target, helpful, backbone, shor
     (source,) = source_steps.gather([(str(helpful), verbs.read(helpful))], found, None, Watch())
     ground = divide(found)
     monkeypatch.setattr(finetune.bench.loop, "train", spy)
-    plans = source_steps.insert(ladder.plan("probe", backbone), [source], "joint", backbone)
+    plans = source_steps.insert(planning.plan("probe", backbone), [source], "joint", backbone)
     with pytest.raises(Enough):
         ladder.climb(ground, plans, None, deadline=float("inf"), watch=Watch())
     ((tune,), feed, plan), N = seen[0], len(ground.dataset)
@@ -161,7 +162,7 @@ def test_several_sources_are_asked_alone_and_together(backbone):
         table = pa.table({"item": ["a"], "target": pa.array([0], pa.int32())})
         return source_steps.Source(name, name, Dataset(table, "", ("x", "y")), 0)
 
-    plans = ladder.plan(["majority", "logistic(l2=0.1)", "lp_ft"], backbone)
+    plans = planning.plan(["majority", "logistic(l2=0.1)", "lp_ft"], backbone)
     new = source_steps.insert(plans, [source("a"), source("b")], "both", backbone)
     assert [p.name for p in new] == [
         "majority", "logistic(l2=0.1)", "source a", "source b", "source a & b", "joint with a & b", "lp_ft",
@@ -178,8 +179,8 @@ def test_two_sources_together_are_learnt_with_a_head_each(target, helpful, backb
     found = verbs.inspect(verbs.read(target)).dataset
     sources = source_steps.gather([(str(p), verbs.read(p)) for p in (more, helpful)], found, None, Watch())
     ground = divide(found)
-    rung = ladder.climb(ground, ladder.plan("probe", backbone), None, deadline=float("inf"), watch=Watch()).best
-    moved, facts = source_steps.Lesson(sources).moved(rung, ladder.Terms(None, float("inf"), Watch()))
+    rung = ladder.climb(ground, planning.plan("probe", backbone), None, deadline=float("inf"), watch=Watch()).best
+    moved, facts = source_steps.Lesson(sources).moved(rung.backbone, Terms(None, float("inf"), Watch()))
     assert isinstance(moved, Tuned)
     assert facts["spec"].endswith("on more & angles")
     assert facts["proofs"]["frozen"] > 10

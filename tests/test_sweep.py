@@ -1,5 +1,7 @@
 """A list of fits over worker processes: checked at once, run, taken up again, told in one table."""
 
+import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -13,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import topwork as tw
-from topwork import sweeping
+from topwork import sweeping, verbs, wishes
 from topwork.cli.sweep import table
 from topwork.errors import BadData, BadSetting, StoreError
 from topwork.sweeping import Job
@@ -144,6 +146,13 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
     (tmp_path / "mine" / "letters.txt").write_text("dear")
     with pytest.raises(StoreError, match="not a Topwork folder"):
         sweeping.plan([{"data": "a", "name": "mine"}], tmp_path)
+
+
+def test_a_spec_has_the_options_of_fit():
+    options = [one for one in inspect.signature(verbs.fit).parameters.values() if one.name != "watch"]
+    fields = dataclasses.fields(wishes.Fit)
+    assert [(one.name, one.default) for one in fields[1:]] == [(one.name, one.default) for one in options[1:]]
+    assert fields[0].name == options[0].name == "data"
 
 
 def test_specs_become_words_of_the_command_line(tmp_path):

@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 
 from topwork.ground import Ground
-from topwork.ladder import Climb, Plan, Rung, compare
+from topwork.planning import Plan
+from topwork.rung import Climb, Rung, compare
 from topwork.transfer import alarms
 from topwork.types import Dataset, Head, Probe
 

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
-from topwork import ladder, verbs  # noqa: E402
+from topwork import ladder, planning, verbs  # noqa: E402
 from topwork.finetune import pace  # noqa: E402
 from topwork.ground import divide  # noqa: E402
 from topwork.store import tracking  # noqa: E402
@@ -72,7 +72,7 @@ def test_a_climb_tells_its_trackers_of_every_training(stripes, backbone, tmp_pat
             return Book()
 
     ground = divide(verbs.inspect(verbs.read(stripes)).dataset)
-    plans = ladder.plan(["probe", "lp_ft(epochs=1, batch=32) + view('plain')"], backbone)
+    plans = planning.plan(["probe", "lp_ft(epochs=1, batch=32) + view('plain')"], backbone)
     with tracking.keeping(Tracker(), tmp_path / "m", Watch(say=said.append)) as watch:
         climbed = ladder.climb(ground, plans, None, deadline=float("inf"), watch=watch, run=tmp_path / "run")
     assert seen.pop("closed")

@@ -29,12 +29,12 @@ from topwork.evaluation.advice import advice
 from topwork.evaluation.calibrate import activate
 from topwork.evaluation.score import per_class, score, score_repeats, widening
 from topwork.ground import Ground
-from topwork.ladder import Climb, Rung, held_out, out_of_fold
 from topwork.modalities.image import thumbnail
 from topwork.nn.heads import logits
 from topwork.nn.log_loss import fit_temperature, log_priors
+from topwork.rung import Climb, Rung, held_out, out_of_fold
 from topwork.transfer import alarms
-from topwork.types import VERSION, Dataset, Findings, Metric, Predictions, Watch
+from topwork.types import VERSION, WRITTEN, Dataset, Findings, Metric, Predictions, Watch
 
 REPEATS = 2
 THUMBNAIL_PX = 192
@@ -214,24 +214,25 @@ def score_saved(predictions: Predictions, band: Mapping[str, float] | None = Non
 def with_texts(
     numbers: dict[str, Any], texts: Sequence[str], model: Model, seconds: float = occlusion.SECONDS
 ) -> dict[str, Any]:
-    """The numbers of a model of texts with the texts that the gallery shows, and which words mattered to the model.
+    """The numbers of a model with the texts or rows that the gallery shows, and which words or values mattered to it.
 
     `texts`: those that the rows of the gallery count, all of a dataset.inputs(). Numbers about images stay as they are.
     `seconds`: for the words; texts that come later are shown without them.
     """
-    if numbers.get("modality") != "text" or not numbers.get("gallery"):
+    if numbers.get("modality") not in WRITTEN or not numbers.get("gallery"):
         return numbers
+    apart = occlusion.cells if numbers["modality"] == "row" else occlusion.words
     shelves = {name: shelf[: occlusion.SHOWN] for name, shelf in numbers["gallery"].items()}
     entries = [entry for shelf in shelves.values() for entry in shelf]
     shown = [str(texts[entry["row"]]) for entry in entries]
     scale = (numbers["metrics"]["rmse"]["value"] or 1.0) if model.numeric else None
-    told = iter(occlusion.explain(entries, shown, model.labels, model.rows, seconds, scale))
+    told = iter(occlusion.explain(entries, shown, model.labels, model.rows, seconds, scale, apart))
     return {**numbers, "gallery": {name: [next(told) for _ in shelf] for name, shelf in shelves.items()}}
 
 
 def thumbnails(root: str, numbers: Mapping[str, Any]) -> dict[str, bytes]:
     """Small pictures, without metadata, of every item in the gallery that can still be read; none of texts."""
-    if numbers.get("modality") == "text":
+    if numbers.get("modality") in WRITTEN:
         return {}
     pictures: dict[str, bytes] = {}
     for entry in (entry for shelf in numbers.get("gallery", {}).values() for entry in shelf):
@@ -257,8 +258,9 @@ def counts(ground: Ground) -> dict[str, dict[str, int]]:
 
 
 def task_of(dataset: Dataset) -> str:
-    """What is learnt from it: "image-classification", "text-regression"."""
-    return f"{dataset.modality}-{'regression' if dataset.numeric else 'classification'}"
+    """What is learnt from it: "image-classification", "text-regression", "tabular-classification"."""
+    about = "tabular" if dataset.modality == "row" else dataset.modality
+    return f"{about}-{'regression' if dataset.numeric else 'classification'}"
 
 
 def data_hash(dataset: Dataset) -> str:

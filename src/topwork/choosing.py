@@ -1,9 +1,8 @@
 """Choosing a backbone by measurement: candidates -> limits -> cost -> features of a sample -> scores -> one decision.
 
 Every candidate sees the same stratified sample of the training items; its features go to the cache, so that those of
-the winner are there when a model is fitted. Right and wrong of the cross-validated quick probe is the evidence, item by
-item and paired; what other scores and the catalogue say is where it is drawn to while items are few
-(`evaluation.best`). What breaks a limit is left out before it costs anything, where its card says so.
+the winner are there when a model is fitted. Which of them wins says `judging.py`. What breaks a limit is left out
+before it costs anything, where its card says so.
 """
 
 from __future__ import annotations
@@ -22,27 +21,20 @@ from topwork import processes, ranking
 from topwork.backbones import catalogue, find
 from topwork.backbones.source_head import probabilities, source_head
 from topwork.data.split import divide, item_keys, keep_together
-from topwork.data.split.kfold import folds as make_folds
 from topwork.errors import BadData, BadSetting, TopworkError
-from topwork.evaluation.best import TOLERANCE, Best, decide
-from topwork.evaluation.score import score_repeats, widening
+from topwork.evaluation.best import TOLERANCE, Best
+from topwork.evaluation.score import score_repeats
 from topwork.features.extract import extract
 from topwork.features.latency import Latency, measure
-from topwork.nn.log_loss import fit_temperature
-from topwork.nn.principal import remembered
-from topwork.ranking.probe import Probe
+from topwork.judging import AGREEING, accuracy_of, classes, guess_of, judge, paired, probed, repeated_folds, said_of
 from topwork.shortlist import Limits, available, beyond_card, late, prior_of
 from topwork.store import Store
-from topwork.types import DEFAULTS, VERSION, Backbone, Choice, Dataset, Features, Metric, Predictions, Skipped, Watch
+from topwork.types import DEFAULTS, VERSION, Backbone, Choice, Dataset, Features, Metric, Skipped, Watch
 
 SAMPLE = 1000  # items
 LEAST = 20  # below that nothing can be said
-FOLDS, REPEATS = 5, 2
-ALIKE = 0.03  # candidates whose evidence differs by less say nothing about its scale
 SHARE = 1 / 2  # of what is left of a fit's budget
 ANY = Limits()
-AGREEING = ("logme", "hscore", "knn")  # scores that may draw the probe's estimates: comparable across widths
-FIFTHS = 5  # numbers are ranked as so many classes of equal size
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +93,23 @@ class Ranking:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What all candidates have in common."""
+
+    sample: Dataset
+    labels: NDArray[Any]  # (N,) of the sample
+    folds: Sequence[NDArray[Any]]  # (N,) of every repeat
+    items: int  # of the whole dataset
+    store: Store | None
+    limits: Limits
+    scores: Sequence[str] | None
+    share: float  # a time.monotonic() when the measuring must end
+    deadline: float  # and one when a pass over all items must have ended
+    watch: Watch
+    extraction: Mapping[str, Any]
+
+
 def survey(
     dataset: Dataset,
     specs: Sequence[str],
@@ -129,6 +138,7 @@ def survey(
         watch.say("numbers: backbones are ranked by how well they tell the fifths apart in which the numbers lie")
     labels = np.unique(classes(sample), return_inverse=True)[1]
     folds = repeated_folds(labels, keep_together(sample), seed, item_keys(sample))
+    asked = Asked(sample, labels, folds, len(dataset), store, limits, scores, share, deadline, watch, extraction)
     measured: list[Measured] = []
     left: list[Skipped] = []
     known = {entry.spec: entry for entry in catalogue.here()}
@@ -137,8 +147,7 @@ def survey(
         facts = known.get(spec)
         try:
             reason = beyond_card(facts, limits) or ("" if not measured else late(spec, share))
-            one = reason or _measure_one(spec, sample, labels, folds, store, limits, scores, facts, extraction,
-                                         len(dataset), bool(measured), share, deadline, watch)  # fmt: skip
+            one = reason or _measure_one(spec, asked, facts, bool(measured))
         except TopworkError as error:
             if named:
                 raise
@@ -153,7 +162,7 @@ def survey(
     if not measured:
         reasons = "; ".join(f"{s.item}: {s.reason}" for s in left)
         raise BadSetting(f"No backbone is left to choose from. {reasons or 'None was named'}")
-    return _decided(measured, left, sample, labels, folds, tolerance, seed)
+    return _decided(measured, left, asked, tolerance, seed)
 
 
 def take_sample(dataset: Dataset, size: int = SAMPLE, seed: int = 0) -> Dataset:
@@ -171,79 +180,6 @@ def take_sample(dataset: Dataset, size: int = SAMPLE, seed: int = 0) -> Dataset:
             f"{dataset.name}: {len(rows)} labelled items are too few to rank backbones. Expected {LEAST}, of 2 labels"
         )
     return dataset.take(rows)
-
-
-def classes(dataset: Dataset) -> NDArray[Any]:
-    """(N,) what is told apart: the classes, or the fifths in which the numbers lie."""
-    y = dataset.targets()
-    return np.searchsorted(np.quantile(y, np.arange(1, FIFTHS) / FIFTHS), y, "right") if dataset.numeric else y
-
-
-def repeated_folds(
-    y: NDArray[Any], together: NDArray[Any], seed: int, keys: NDArray[np.uint64] | None = None
-) -> list[NDArray[np.int32]]:
-    """Folds of every repeat of the cross-validation: a second one halves what the first draw of folds adds."""
-    return [make_folds(y, together, FOLDS, seed + repeat, keys) for repeat in range(REPEATS)]
-
-
-def probed(
-    x: NDArray[np.float32], y: NDArray[Any], folds: Sequence[NDArray[Any]]
-) -> tuple[NDArray[np.float64], list[NDArray[np.float32]]]:
-    """(N,) probability that the quick probe gives to the true label of each item, and its logits of every repeat.
-
-    At the temperature that suits. Its mean is the accuracy of an answer drawn from the probabilities: it follows the
-    accuracy closely and is less noisy than right or wrong, because an item near the border counts nearly alike on
-    either side of it.
-    """
-    with remembered():
-        held_out = [Probe().held_out(x, y, part) for part in folds]
-    own = np.arange(len(y))
-    given = [_said(z, y).probabilities[own, y].astype(np.float64) for z in held_out]
-    return np.asarray(np.mean(given, axis=0)), held_out
-
-
-def accuracy_of(held_out: Sequence[NDArray[np.float32]], y: NDArray[Any]) -> float:
-    """Share of right answers, mean over the repeats."""
-    return float(np.mean([z.argmax(axis=1) == y for z in held_out]))
-
-
-def judge(
-    evidence: Sequence[NDArray[np.float64]],
-    held_out: Sequence[Sequence[NDArray[np.float32]]],
-    y: NDArray[Any],
-    folds: Sequence[NDArray[Any]],
-    costs: NDArray[np.float64],
-    guess: NDArray[np.float64],
-    tolerance: float,
-    seed: int = 0,
-) -> Best:
-    """The decision between candidates that saw the same items: differences of evidence, on the level of accuracy."""
-    each = np.stack(evidence)
-    right = np.array([[z.argmax(axis=1) == y for z in repeats] for repeats in held_out]).mean(axis=1)  # (K, N)
-    each = each * slope_of(each.mean(axis=1), right.mean(axis=1))
-    top = held_out[int(each.mean(axis=1).argmax())]
-    widen = widening([_said(z, y) for z in top], folds)
-    return decide(each, costs, guess, level=right.mean(axis=0), widen=widen, tolerance=tolerance, seed=seed)
-
-
-def paired(
-    first: Sequence[NDArray[np.float32]],
-    second: Sequence[NDArray[np.float32]],
-    y: NDArray[Any],
-    folds: Sequence[NDArray[Any]],
-) -> tuple[float, float, float]:
-    """Accuracy of the first less that of the second on the same items, with its 95 % interval."""
-    each = [np.mean([z.argmax(axis=1) == y for z in repeats], axis=0) for repeats in (first, second)]
-    d = each[0] - each[1]
-    widen = widening([_said(z, y) for z in first], folds)
-    spread = 1.96 * math.sqrt(widen * (float(d.var()) + 1 / (len(d) + 2)) / len(d))  # an item's worth of doubt
-    return float(d.mean()), float(d.mean()) - spread, float(d.mean()) + spread
-
-
-def slope_of(evidence: NDArray[np.float64], accuracy: NDArray[np.float64]) -> float:
-    """Points of accuracy for a point of evidence, by least squares over candidates; near 1 where they hardly differ."""
-    e, a = evidence - evidence.mean(), accuracy - accuracy.mean()
-    return float(np.clip((e @ a + ALIKE**2) / (e @ e + ALIKE**2), 0.25, 1.5))
 
 
 def choose_for_fit(
@@ -283,47 +219,32 @@ def choose_together(*given: Any, **options: Any) -> Choice:
     return Choice(**processes.decided(choose))
 
 
-def _measure_one(
-    spec: str,
-    sample: Dataset,
-    labels: NDArray[Any],
-    folds: Sequence[NDArray[Any]],
-    store: Store | None,
-    limits: Limits,
-    scores: Sequence[str] | None,
-    facts: catalogue.Entry | None,
-    extraction: Mapping[str, Any],
-    items: int,
-    others: bool,
-    share: float,
-    deadline: float,
-    watch: Watch,
-) -> Measured | str:
-    """All about one candidate, or why it is left out."""
-    clock = [time.monotonic()]
+def _measure_one(spec: str, asked: Asked, facts: catalogue.Entry | None, others: bool) -> Measured | str:
+    """All about one candidate, or why it is left out; `others`: whether it may be, because another one is measured."""
+    clock, sample, limits = [time.monotonic()], asked.sample, asked.limits
     backbone = find(spec, sample.modality)
-    latency = measure(backbone, store)
+    latency = measure(backbone, asked.store)
     if latency.bytes > limits.bytes:
         return f"{latency.bytes / 1e6:.1f} MB, the limit is {limits.bytes / 1e6:g} MB (--max-size)"
     if latency.single > limits.latency_seconds:
         ms = (latency.single * 1000, limits.latency_seconds * 1000)
         return f"{ms[0]:.1f} ms an item, the limit is {ms[1]:g} ms (--max-latency)"
     clock.append(time.monotonic())
-    if others and clock[-1] + latency.batch * len(sample) > share:
+    if others and clock[-1] + latency.batch * len(sample) > asked.share:
         return f"its features of the sample would take about {latency.batch * len(sample):,.0f} s (--budget)"
-    if others and clock[-1] + latency.batch * items > deadline:
-        return f"a pass over all items would take about {latency.batch * items:,.0f} s (--budget)"
-    features = extract(sample, backbone, store, progress=watch.progress, **extraction)
+    if others and clock[-1] + latency.batch * asked.items > asked.deadline:
+        return f"a pass over all items would take about {latency.batch * asked.items:,.0f} s (--budget)"
+    features = extract(sample, backbone, asked.store, progress=asked.watch.progress, **asked.extraction)
     clock.append(time.monotonic())
-    y, parts = labels[features.rows], [one[features.rows] for one in folds]
+    y, parts = asked.labels[features.rows], [one[features.rows] for one in asked.folds]
     head = source_head(backbone, features.x.shape[1])
     given = ranking.Given(
         probabilities(features.x, head) if head else None, parts[0], keep_together(sample)[features.rows]
     )
     evidence, held_out = probed(features.x, y, parts)
-    names = [name for name in scores or ranking.names() if name != "probe"]
+    names = [name for name in asked.scores or ranking.names() if name != "probe"]
     values, missing = ranking.compute(features.x, y, given, names)
-    metrics = score_repeats([_said(z, y) for z in held_out], parts)
+    metrics = score_repeats([said_of(z, y) for z in held_out], parts)
     clock.append(time.monotonic())
     names = ["latency", "extract", "score"]
     seconds: dict[str, float] = dict(zip(names, np.diff(clock).tolist(), strict=True))
@@ -333,30 +254,10 @@ def _measure_one(
     )  # fmt: skip
 
 
-def guess_of(priors: Sequence[float | None], scores: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
-    """(K,) mean of the standardised prior and the standardised scores that agree best with full probes."""
-    rows = [[math.nan if p is None else p for p in priors]]
-    rows += [[one.get(name, math.nan) for one in scores] for name in AGREEING]
-    total, count = np.zeros(len(priors)), np.zeros(len(priors))
-    for values in np.array(rows, float):
-        known = np.isfinite(values)
-        if known.sum() > 2 and np.ptp(values[known]) > 0:
-            total[known] += (values[known] - values[known].mean()) / values[known].std()
-            count[known] += 1
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _decided(
-    measured: list[Measured],
-    left: list[Skipped],
-    sample: Dataset,
-    labels: NDArray[Any],
-    folds: Sequence[NDArray[Any]],
-    tolerance: float,
-    seed: int,
-) -> Ranking:
+def _decided(measured: list[Measured], left: list[Skipped], asked: Asked, tolerance: float, seed: int) -> Ranking:
     """Paired on the items that every candidate could read; best first."""
     rows = np.array(sorted(set.intersection(*(set(one.features.rows.tolist()) for one in measured))))
+    labels, folds = asked.labels[rows], [part[rows] for part in asked.folds]
     places = [np.searchsorted(one.features.rows, rows) for one in measured]
     evidence = [one.evidence[at] for one, at in zip(measured, places, strict=True)]
     held_out = [[z[at] for z in one.held_out] for one, at in zip(measured, places, strict=True)]
@@ -368,8 +269,8 @@ def _decided(
         return judge(
             [evidence[k] for k in picked],
             [held_out[k] for k in picked],
-            labels[rows],
-            [part[rows] for part in folds],
+            labels,
+            folds,
             costs[picked],
             guess[picked],
             tolerance,
@@ -382,15 +283,8 @@ def _decided(
     gap = None
     if best.runner_up is not None:
         first, second = (held_out[order[at]] for at in (best.pick, best.runner_up))
-        gap = paired(first, second, labels[rows], [part[rows] for part in folds])
-    return Ranking(tuple(measured[k] for k in order), best, tuple(left), sample, gap)
-
-
-def _said(z: NDArray[np.float32], y: NDArray[Any]) -> Predictions:
-    """Out-of-fold probabilities of the labels that the sample has."""
-    z = z / fit_temperature(z, y)
-    p = np.exp(z - z.max(axis=1, keepdims=True))
-    return Predictions((p / p.sum(axis=1, keepdims=True)).astype(np.float32), y, tuple(map(str, range(z.shape[1]))))
+        gap = paired(first, second, labels, folds)
+    return Ranking(tuple(measured[k] for k in order), best, tuple(left), asked.sample, gap)
 
 
 def _line(one: Measured) -> str:

@@ -45,11 +45,11 @@ from topwork.evaluation.calibrate import activate
 from topwork.evaluation.report import render, to_json
 from topwork.features.extract import extract
 from topwork.ground import FOLDS, Ground
-from topwork.ladder import Rung
 from topwork.nn.class_statistics import ClassStatistics, collect, more
 from topwork.nn.columns import columns
 from topwork.nn.heads import logits, probabilities
 from topwork.nn.log_loss import fit_temperature
+from topwork.rung import Rung
 from topwork.store import Store
 from topwork.store.atomic import new_folder
 from topwork.types import Dataset, Head, Predictions, Skipped, Watch

@@ -40,9 +40,9 @@ from topwork.types import Choice, Dataset, Finding, Metric, Predictions, Skipped
 
 if TYPE_CHECKING:
     from topwork.account import Measured
-    from topwork.ladder import Climb, Rung
+    from topwork.rung import Climb, Rung
 
-OWN = ("bundled:pixels", "bundled:ngrams")  # no pretrained backbones: a refit looks for one again
+OWN = ("bundled:pixels", "bundled:ngrams", "bundled:columns")  # no pretrained backbones: a refit looks for one again
 ENOUGH = 20  # old items that neither model has learnt from, to be compared by them
 Array = NDArray[Any]
 
@@ -139,10 +139,12 @@ class Since:
         rows = rung.held if len(rung.held) else rung.rows
         folds = None if len(rung.held) else ground.folds[rows]
         asked = ground.dataset.take(rows)
-        before, passes = self._answers(asked, rung, rows, watch)
-        before, after = _side_by_side(before, self.model.labels, measured.predictions)
         known = self.snapshot.known(asked)
         unseen = known.label & known.held
+        fair = ~known.label | (unseen & (unseen.sum() >= ENOUGH))  # of the others its own measure of that time is told
+        first = _first_look(climbed)
+        before, passes = self._answers(asked, first, rows, fair, watch)
+        before, after = _side_by_side(before, self.model.labels, measured.predictions)
         then = _metric(self._report.get("metrics", {}).get(metric))
 
         def compared(name: str, which: Array, said: str, fair: bool = True) -> dict[str, Any]:
@@ -187,10 +189,12 @@ class Since:
                 "relabelled": int((whole.content & ~whole.label).sum()),
                 "gone": whole.gone,
             },
-            "passes": {"computed": self._computed(climbed), "cached": rung.features.cached, "asking_the_old": passes},
+            "passes": {
+                "computed": first.features.computed, "cached": first.features.cached, "asking_the_old": passes,
+            },
             "rows": found,
             "drift": drift,
-            "told_apart": _told_apart(ground, rung, whole, seed),
+            "told_apart": _told_apart(ground, first, whole, seed),
             "labels": {"new": sorted(set(ground.dataset.labels) - set(self.model.labels)),
                        "gone": sorted(set(self.model.labels) - set(ground.dataset.labels))},
         }  # fmt: skip
@@ -203,26 +207,40 @@ class Since:
         except StoreError:
             return {}
 
-    def _computed(self, climbed: Climb) -> int:
-        """Of the first look; where features cost less than keeping them, every step computes them anew."""
-        return max(r.features.computed for r in climbed.rungs if r.plan.backbone == climbed.best.plan.backbone)
+    def _answers(self, asked: Dataset, first: Rung, rows: Array, which: Array, watch: Watch) -> tuple[Array, int]:
+        """(N, C) of the old model, zeros but for `which` of the rows, and the forward passes that it took.
 
-    def _answers(self, asked: Dataset, rung: Rung, rows: Array, watch: Watch) -> tuple[Array, int]:
-        """(N, C) of the old model, and the forward passes that it took: none where both have one backbone."""
+        None where it is a head on what the first look has seen; a tuned backbone is asked by its own graph.
+        """
         model = self.model
-        if rung.backbone.card.key == model.card.key:
+        found = np.zeros((len(rows), max(1, len(model.labels))))
+        if first.backbone.card.key == model.card.key:
             head = weights.head_of(model.contents(bundle.CHECKED[1]), model.manifest["head"])
-            return probabilities(head, rung.x(rows)), 0
+            found[which] = probabilities(head, first.x(rows[which]))
+            return found, 0
+        asked = asked.take(np.flatnonzero(which))
         contents, inputs = asked.table["content"].to_pylist(), asked.inputs()
-        first = {content: row for row, content in enumerate(contents) if content not in self.answers}
+        news: dict[bytes, int] = {}
+        for row, content in enumerate(contents):
+            if content not in self.answers:
+                news.setdefault(content, row)
         for done, (content, answer) in enumerate(
-            zip(first, model.rows([inputs[row] for row in first.values()]), strict=True)
+            zip(news, model.rows([inputs[row] for row in news.values()]), strict=True)
         ):
-            watch.progress(f"ask {self.name}", done + 1, len(first))
+            watch.progress(f"ask {self.name}", done + 1, len(news))
             if isinstance(answer, Skipped):
                 raise BadData(f"{answer.item}: {answer.reason}, though it could be read before")
             self.answers[content] = answer
-        return np.stack([self.answers[content] for content in contents]), len(self.answers)
+        for row, content in zip(np.flatnonzero(which), contents, strict=True):
+            found[row] = self.answers[content]
+        return found, len(self.answers)
+
+
+def _first_look(climbed: Climb) -> Rung:
+    """What saw the items before anything was tuned; where features cost less than keeping them, each step does."""
+    taken = [rung.frozen or rung for rung in climbed.rungs if rung.plan.backbone == climbed.best.plan.backbone]
+    plain = [rung for rung in taken if rung.plan.lesson is None]  # no other data have changed its backbone
+    return max(plain or taken, key=lambda rung: rung.features.computed)
 
 
 def _told_apart(ground: Ground, rung: Rung, known: Known, seed: int) -> dict[str, Any] | None:

@@ -25,8 +25,9 @@ from topwork.data.proposals import ACTIONS, Proposal, drops, propose, strongest
 from topwork.data.write import SEPARATOR
 from topwork.errors import BadData
 from topwork.evaluation import inspection_report
+from topwork.modalities import rows
 from topwork.modalities.image import thumbnail
-from topwork.types import VERSION, Dataset, Finding, Findings, Watch
+from topwork.types import VERSION, WRITTEN, Dataset, Finding, Findings, Watch
 
 LABELLING = ("relabel", "group")
 EXAMPLE_PX, STAMP_PX = 176, 88
@@ -110,9 +111,9 @@ def _map(found: Findings, place: NDArray[Any]) -> dict[str, Any] | None:
 def page(told: Mapping[str, Any], dataset: Dataset, watch: Watch) -> str:
     """The page, with a small picture or the text of every item that it shows."""
     examples, drawn = inspection_report.rows_shown(told)
-    if dataset.modality == "text":
-        texts = dataset.inputs()
-        return inspection_report.render(told, {}, {row: texts[row] for row in {*examples, *drawn}})
+    if dataset.modality in WRITTEN:
+        texts, say = dataset.inputs(), rows.shown if dataset.modality == "row" else str
+        return inspection_report.render(told, {}, {row: say(texts[row]) for row in {*examples, *drawn}})
     pictures: dict[int, bytes] = {}
     sizes = dict.fromkeys(drawn, STAMP_PX) | dict.fromkeys(examples, EXAMPLE_PX)
     for done, (row, px) in enumerate(sizes.items()):

@@ -1,245 +1,39 @@
 """The climb: majority class -> raw pixels -> frozen probe -> last stages -> everything, each kept only where it pays.
 
-Of texts: majority class -> n-grams -> static embeddings -> frozen encoder -> contrastive pairs -> last layers -> all.
-
-Every step is a backbone and a head, so all of them are compared, exported and proven in the same way. Up to the probe
-the backbone is frozen and the head is solved on its cached features; a tuned step (`finetune.py`) changes the backbone,
-beginning from that probe, and trains on everything only after its folds have shown that it pays. The choice between
-them is made on out-of-fold predictions for the training items alone; held-out items only ever measure. A step is kept
-if, paired item by item, it gets more of them right (exact McNemar test, one-sided, 5 %), or at least as many and more
-surely (sign-flip test on the log losses, one-sided, 5 %). Where targets are numbers: if its R^2 is higher, or no lower
-and its absolute errors are smaller, by the same tests.
+Every step is a backbone and a head, so all of them are compared, exported and proven in the same way. Which steps there
+are says `planning.py`, whether one pays `rung.py`. Up to the probe the backbone is frozen and the head is solved on its
+cached features; a tuned step (`finetune/`) changes the backbone, beginning from that probe, and trains on everything
+only after its folds have shown that it pays.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from topwork import plugins, processes
-from topwork.adaptation import probe as probes
+from topwork import processes
 from topwork.backbones import find
 from topwork.backbones.torch_backbone import need_train
-from topwork.errors import BadSetting, MissingExtra, UnknownName
-from topwork.evaluation.calibrate import activate, band, cross_fitted
-from topwork.evaluation.paired import compare_hits, compare_losses, compare_metric
-from topwork.evaluation.score import score, score_repeats, widening
-from topwork.features.extract import extract
-from topwork.ground import Ground, Rows
-from topwork.nn.heads import probabilities
+from topwork.errors import BadSetting, MissingExtra
+from topwork.evaluation.calibrate import band
+from topwork.ground import Ground
 from topwork.nn.log_loss import fit_temperature, losses
+from topwork.planning import CONSTANT, Plan
+from topwork.rung import Climb, Rung, compare, metrics_of, solve
 from topwork.store import Store
-from topwork.tasks import checked, item_losses, main_metric
-from topwork.tasks.classification import hits
-from topwork.types import DEFAULTS, Backbone, Dataset, Features, Head, Metric, Predictions, Probe, Step, Watch
+from topwork.tasks import main_metric
+from topwork.terms import Terms
+from topwork.types import Backbone, Dataset, Features, Head, Probe, Step, Watch
 
-if TYPE_CHECKING:
-    from topwork.finetune import Bench
-
-LEVEL = 0.05  # of the one-sided tests
 SLICES = (32, 32, 160)  # images: one slice pays for opening the backbone, the difference of the others is the pace
 SAMPLED = sum(SLICES)
-AUTO = ("majority", "pixels", "probe", "last_stages", "lp_ft")
-AUTO_TEXT = ("majority", "ngrams", "static", "probe", "setfit", "last_stages", "lp_ft")
-SIMPLE = {  # steps that have a backbone of their own: which one, and how its head is solved
-    "image": {"majority": ("bundled:pixels", "majority"), "pixels": ("bundled:pixels", "logistic")},
-    "text": {
-        "majority": ("bundled:text_small", "majority"),
-        "ngrams": ("bundled:ngrams", "sparse_logistic"),
-        "static": ("bundled:text_small", "logistic"),
-    },
-}
-NUMBERS = {
-    "majority": "mean",
-    "logistic": "ridge",
-    "sparse_logistic": "sparse_ridge",
-}  # the same where they are targets
-CONSTANT = (("majority",), ("mean",))  # methods that do not look at the item
-CLASSES_ONLY = ("setfit",)
-TUNING = "adaptation.tuning"
-
-
-class Lesson(Protocol):
-    """Other labelled data that a step learns from (`source_steps.py`)."""
-
-    @property
-    def names(self) -> str:
-        """In one line."""
-        ...
-
-    def moved(self, frozen: Rung, terms: Terms) -> tuple[Backbone, dict[str, Any]] | str:
-        """The backbone after them, with what was proven about it; or, in words, why there is no time for them."""
-        ...
-
-    def joined(self, ground: Ground, backbone: Backbone, terms: Terms) -> tuple[Ground, Callable[[Bench], Bench]]:
-        """The ground with their items behind it, and what puts them on a bench."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One step before it is taken: which backbone, which ways to solve the head."""
-
-    name: str
-    backbone: str
-    methods: tuple[str, ...]
-    required: bool = False  # taken whatever the budget says
-    tuned: bool = False  # its method changes the backbone, too; of several the first that the time allows
-    lesson: Lesson | None = None  # other labelled data to learn from
-
-
-@dataclass(frozen=True, eq=False)
-class Rung:
-    """One step that was taken."""
-
-    plan: Plan
-    backbone: Backbone
-    features: Features  # of every row, training and held out
-    probe: Probe  # its head has the temperature of its out-of-fold logits
-    candidates: tuple[Probe, ...]
-    rows: Rows  # training rows that have features, in the order of probe.held_out
-    held: Rows  # held-out rows that have features
-    seconds: float
-    frozen: Rung | None = None  # of a tuned step: the probe that it began from
-    asked: NDArray[np.float32] | None = None  # its logits of the held-out rows, where it was not trained on everything
-    facts: Mapping[str, Any] = field(default_factory=dict)  # of a tuned step: what was trained, and what was proven
-
-    @property
-    def spec(self) -> str:
-        """Backbone and head in one line."""
-        return f"{self.plan.backbone} + {self.probe.head.method}"
-
-    def x(self, rows: Rows) -> NDArray[np.float32]:
-        """Features (N, D) of rows of the dataset; rows that lie side by side are a view, not a copy."""
-        at = np.searchsorted(self.features.rows, rows)
-        if len(at) and at[-1] - at[0] == len(at) - 1 and (np.diff(at) == 1).all():
-            return self.features.x[at[0] : at[-1] + 1]
-        return self.features.x[at]
-
-
-@dataclass(frozen=True, eq=False)
-class Terms:
-    """What all steps of one climb have in common."""
-
-    store: Store | None
-    deadline: float  # a time.monotonic() that optional steps must not overrun
-    watch: Watch
-    run: Path | None = None  # where trainings keep what they need to go on after a kill
-    seed: int = 0
-    extraction: Mapping[str, Any] = field(default_factory=dict)  # options of `extract`
-
-    @property
-    def engine(self) -> str:
-        """What runs frozen backbones."""
-        return self.extraction.get("engine", "auto")
-
-    def extract(self, dataset: Dataset, backbone: Backbone) -> Features:
-        """Features of every item, cached."""
-        return extract(dataset, backbone, self.store, progress=self.watch.progress, **self.extraction)
-
-    def until(self, deadline: float) -> Terms:
-        """The same with another deadline."""
-        return dataclasses.replace(self, deadline=deadline)
-
-
-@dataclass(frozen=True, eq=False)
-class Climb:
-    """The way up: all rungs, what they were worth, and the one that is kept."""
-
-    rungs: tuple[Rung, ...]
-    steps: tuple[Step, ...]
-    best: Rung
-
-
-def usual(modality: str, backbone: str = "", numeric: bool = False) -> tuple[str, ...]:
-    """The steps of `--steps auto`."""
-    steps = AUTO if modality == "image" else AUTO_TEXT
-    if numeric:
-        steps = tuple(NUMBERS.get(step, step) for step in steps if step not in CLASSES_ONLY)
-    if backbone == DEFAULTS["text"]:  # it is a table: there are no layers to tune
-        return tuple(step for step in steps if step != "static" and step not in plugins.names(TUNING))
-    return steps
-
-
-def plan(
-    steps: str | Sequence[str], backbone: str, modality: str = "image", numeric: bool | None = None
-) -> tuple[Plan, ...]:
-    """Turn `--steps` into plans; `numeric`: whether targets are numbers, None where nobody knows yet.
-
-    A probe by name, e.g. `logistic(l2=0.1)`, is a probe step solved in that way; what begins with a name of tuning/,
-    e.g. `last_stages(1) + l2_sp`, changes the backbone. Raises BadSetting or UnknownName before any work begins.
-    """
-    auto = usual(modality, backbone, bool(numeric))
-    wanted = auto if steps == "auto" else tuple(_split(steps) if isinstance(steps, str) else steps)
-    if not wanted:
-        raise BadSetting(f"--steps is empty. Expected auto, or some of: {', '.join(auto)}, or a probe such as logistic")
-    names = NUMBERS if numeric else {}
-    known = {
-        names.get(name, name): Plan(names.get(name, name), trunk, (names.get(method, method),))
-        for name, (trunk, method) in SIMPLE[modality].items()
-    }
-    only = names.get("logistic", "logistic")
-    methods = (only,) if modality == "text" and backbone == DEFAULTS["text"] else ("auto",)
-    known["probe"] = Plan("probe", backbone, methods)
-    plans = []
-    for spec in wanted if steps != "auto" else without_torch(wanted):
-        tuned = spec.partition("+")[0].partition("(")[0].strip() in (*plugins.names(TUNING), "search")
-        if tuned and steps != "auto":
-            _check_tuning(spec, backbone, numeric)
-        elif spec not in known and not tuned:
-            name = spec.partition("(")[0].strip()
-            if name not in plugins.names(probes.ROOM):
-                raise UnknownName.among(
-                    name, "steps", {*known, *plugins.names(probes.ROOM), *plugins.names(TUNING), "search"}
-                )
-            plugins.make(probes.ROOM, spec)
-        named = known.get(spec, Plan(spec, backbone, (spec,), tuned=tuned))
-        plans.append(dataclasses.replace(named, required=steps != "auto" or spec == auto[0]))
-    return tuple(plans)
-
-
-def reduced(plans: Sequence[Plan], by: str) -> tuple[Plan, ...]:
-    """The plans with a reduction of the frozen features before every linear head; steps below and above stay."""
-    below = {trunk for steps in SIMPLE.values() for trunk, _ in steps.values()} - {*DEFAULTS.values()}
-
-    def behind(method: str) -> str:
-        linear = method.partition("(")[0] in ("auto", "logistic", "ridge", "nearest_mean")
-        return f"reduced(by={by!r}, probe={method!r})" if linear else method
-
-    return tuple(
-        one if one.tuned or one.backbone in below else dataclasses.replace(one, methods=tuple(map(behind, one.methods)))
-        for one in plans
-    )
-
-
-def without_torch(steps: Sequence[str]) -> tuple[str, ...]:
-    """The usual steps that can be taken here: those that change the backbone need torch."""
-    if importlib.util.find_spec("torch") is not None:
-        return tuple(steps)
-    return tuple(step for step in steps if step not in plugins.names(TUNING))
-
-
-def _check_tuning(spec: str, backbone: str, numeric: bool | None) -> None:
-    """What can be wrong with a tuned step, before any work."""
-    need_train(f"The step '{spec}'")
-    from topwork import finetune, search
-
-    if search.is_search(spec):
-        if processes.count() > 1:
-            raise BadSetting("A search tries one thing after the other in one process. Start it without a launcher")
-        search.check(spec)
-        find(backbone).module()
-        return
-    finetune.check(spec, find(backbone), numeric)  # an ONNX file can only be used frozen
 
 
 def climb(
@@ -306,7 +100,7 @@ class Ascent:
             _, words, gain = self._judged(frozen, rung)
             verdict = f"{words.removesuffix(': does not pay')}; {verdict}"
         rung = dataclasses.replace(finish() if pays else rung, seconds=time.monotonic() - began)
-        step = Step(one.name, rung.spec, _metrics(self.ground, rung), rung.seconds, pays, verdict, gain)
+        step = Step(one.name, rung.spec, metrics_of(self.ground, rung), rung.seconds, pays, verdict, gain)
         name = main_metric(self.ground.dataset.targets())
         self.terms.watch.say(f"{one.name}: {name} {step.metrics.get(name, '-')} in {rung.seconds:.1f} s, {verdict}")
         self.rungs.append(rung)
@@ -360,7 +154,7 @@ def _found(one: Plan, ground: Ground) -> Backbone:
 def _tuned(ground: Ground, one: Plan, frozen: Rung, terms: Terms) -> tuple[Rung, Callable[[], Rung]] | str:
     """A tuned step up to its comparison, and what trains it on everything; or, in words, why it is left out."""
     must, endless = one.required, one.required and "epochs=" in one.methods[0]  # as long as was asked for
-    common = (math.inf if endless else terms.deadline, terms.run, terms.seed, terms.watch, terms.engine)
+    own = terms.until(math.inf) if endless else terms
     try:
         need_train(f"The step '{one.name}'")
         from topwork import finetune, search
@@ -374,9 +168,9 @@ def _tuned(ground: Ground, one: Plan, frozen: Rung, terms: Terms) -> tuple[Rung,
         for spec in one.methods:
             called = f"{spec} with {one.lesson.names}" if one.lesson else spec
             if search.is_search(spec):
-                found = search.tune(whole, spec, start, *common)
+                found = search.tune(whole, spec, start, own)
             else:
-                found = finetune.tune(whole, called, techniques(spec), start, *common, must=must, **more)
+                found = finetune.tune(whole, called, techniques(spec), start, own, must=must, **more)
             if not isinstance(found, str):
                 break
     except (MissingExtra, BadSetting) as error:
@@ -421,7 +215,7 @@ def _taught(ground: Ground, one: Plan, frozen: Rung, terms: Terms) -> tuple[Rung
     began, lesson = time.monotonic(), one.lesson
     assert lesson is not None
     try:
-        found = lesson.moved(frozen, terms.until(math.inf) if one.required else terms)
+        found = lesson.moved(frozen.backbone, terms.until(math.inf) if one.required else terms)
     except (MissingExtra, BadSetting) as error:
         if one.required:
             raise
@@ -439,71 +233,6 @@ def _share(deadline: float, parts: int) -> float:
     """A deadline after one of so many parts of the time that is left."""
     now = time.monotonic()
     return now + max(deadline - now, 0) / parts
-
-
-def solve(ground: Ground, one: Plan, backbone: Backbone, features: Features, began: float, watch: Watch) -> Rung:
-    """Solve the head on the training rows and give it the temperature of its out-of-fold logits."""
-    rows, held = (wanted[np.isin(wanted, features.rows)] for wanted in (ground.train, ground.held))
-    rung = Rung(one, backbone, features, None, (), rows, held, 0.0)  # type: ignore[arg-type]
-    y, labels = ground.dataset.targets()[rows], len(ground.dataset.labels)
-    best, candidates = probes.choose(
-        rung.x(rows), y, ground.folds[rows], labels, methods=one.methods, progress=watch.progress
-    )
-    temperature = fit_temperature(best.held_out, y)
-    settings = {**best.head.settings, **band(best.held_out, y)}
-    best = dataclasses.replace(best, head=dataclasses.replace(best.head, temperature=temperature, settings=settings))
-    return dataclasses.replace(rung, probe=best, candidates=candidates, seconds=time.monotonic() - began)
-
-
-def out_of_fold(ground: Ground, rung: Rung) -> Predictions:
-    """What a step says of its training items, each asked of a head that has not seen its fold."""
-    y, dataset = ground.dataset.targets()[rung.rows], ground.dataset
-    return ground.predictions(
-        rung.rows, cross_fitted(rung.probe.held_out, y, ground.folds[rung.rows], dataset.activation)
-    )
-
-
-def held_out(ground: Ground, rung: Rung) -> Predictions:
-    """What a step says of the held-out items."""
-    head = rung.probe.head
-    if rung.asked is not None:
-        return ground.predictions(rung.held, activate(rung.asked, head.activation, head.temperature))
-    return ground.predictions(rung.held, probabilities(head, rung.x(rung.held)))
-
-
-def _metrics(ground: Ground, rung: Rung) -> Mapping[str, Metric]:
-    if len(rung.held):
-        return score(held_out(ground, rung))
-    return score_repeats([out_of_fold(ground, rung)], [ground.folds[rung.rows]])
-
-
-def compare(ground: Ground, best: Rung, new: Rung, metric: str = "auto") -> tuple[bool, str, dict[str, Any]]:
-    """Whether a step pays over the best one so far, and why, in words and in numbers."""
-    sides = [(rung, out_of_fold(ground, rung)) for rung in (best, new)]
-    common = np.intersect1d(best.rows, new.rows)
-    (p, y), (q, _) = (
-        checked(said.probabilities[at], said.targets[at], said.multilabel)
-        for rung, said in sides
-        for at in [np.isin(rung.rows, common)]
-    )
-    first, second = (ground.predictions(common, x) for x in (p, q))
-    widen = widening([second], [ground.folds[common]])
-    metric = main_metric(y) if metric == "auto" else metric
-    if metric == "accuracy":
-        right = compare_hits(hits(p, y), hits(q, y), widen)
-    else:
-        right = compare_metric(first, second, metric, widen)
-    measure = "absolute error" if ground.dataset.numeric else "log loss"
-    loss = compare_losses(item_losses(p, y), item_losses(q, y), widen, measure=measure)
-    words = right.over(best.plan.name)
-    surer = right.difference >= 0 and loss.difference > 0 and loss.p_value / 2 < LEVEL
-    gain = {"over": best.plan.name, **{k: getattr(right, k) for k in ("difference", "low", "high", "p_value")},
-            "surer": surer, "metric": metric}  # fmt: skip
-    if right.difference > 0 and right.p_value / 2 < LEVEL:
-        return True, words, gain
-    if surer:
-        return True, f"{words}, and {'closer' if ground.dataset.numeric else 'surer'}: {loss.over()}", gain
-    return False, f"{words}: does not pay", gain
 
 
 def _sample(dataset: Dataset, backbone: Backbone, terms: Terms) -> list[Features]:
@@ -540,15 +269,3 @@ def _with_sample(features: Features, sample: Sequence[Features]) -> Features:
         cached=features.cached - passes,
         seconds=features.seconds + seconds,
     )
-
-
-def _split(steps: str) -> list[str]:
-    """Split at the commas outside brackets."""
-    parts, depth = [""], 0
-    for letter in steps:
-        depth += (letter == "(") - (letter == ")")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts if part.strip()]

@@ -63,6 +63,7 @@ def masked(
     dataset: Dataset, others: Sequence[tuple[str, Dataset]], redaction: Redaction, watch: Watch
 ) -> tuple[Dataset, list[tuple[str, Dataset]]]:
     """The data of a fit and its sources, before anything is looked at or kept."""
+    _refuse_rows(dataset)
     if dataset.modality != "text":
         watch.say("redact: what is kept of images is small pictures without metadata; topwork redact cleans the files")
         return dataset, list(others)
@@ -71,6 +72,14 @@ def masked(
     counts = ", ".join(f"{fact['count']:,} {kind}" for kind, fact in found.facts().items())
     watch.say(f"redact: {counts or 'nothing found'} in {len(dataset):,} texts, masked before anything is kept")
     return dataset, [(name, redact.masked(other, redaction)) for name, other in others]
+
+
+def _refuse_rows(dataset: Dataset) -> None:
+    if dataset.modality == "row":
+        raise BadSetting(
+            f"{dataset.name} holds rows of numbers and words, in which nothing is masked. Name the columns to learn "
+            "from with --item-column A,B and leave out what tells who is meant"
+        )
 
 
 def names_folder(spec: str) -> str:
@@ -93,6 +102,7 @@ def run(
 ) -> dict[str, Any]:
     """Write the new dataset; returns the report."""
     watch = watch or Watch()
+    _refuse_rows(dataset)
     redact.check_target(dataset, out)
     if dataset.modality == "text":
         if detector is not None:

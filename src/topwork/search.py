@@ -26,6 +26,7 @@ from topwork.errors import BadSetting, MissingExtra, TopworkError
 from topwork.evaluation.calibrate import activate
 from topwork.ground import Ground
 from topwork.tasks import item_losses
+from topwork.terms import Terms
 from topwork.types import Dataset, Watch, digest
 
 if TYPE_CHECKING:
@@ -87,27 +88,18 @@ def check(spec: str) -> int:
     return trials
 
 
-def tune(
-    ground: Ground,
-    spec: str,
-    start: finetune.Start,
-    deadline: float,
-    run: Path | None,
-    seed: int,
-    watch: Watch,
-    engine: str = "auto",
-) -> finetune.Tuning | str:
+def tune(ground: Ground, spec: str, start: finetune.Start, terms: Terms) -> finetune.Tuning | str:
     """The best of the trials, asked about the fold that no trial has seen; or why there is no time."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    trials, began = check(spec), time.monotonic()
+    trials, began, watch = check(spec), time.monotonic(), terms.watch
     folds = np.unique(ground.folds[ground.train])
     if len(folds) < 3:
         raise BadSetting(f"search needs 3 folds: one is kept out and another one judges. Here are {len(folds)}")
     inner = dataclasses.replace(ground, train=ground.train[ground.folds[ground.train] != folds[0]])
-    until = min(deadline, began + SHARE * (deadline - began))
-    study, space = _study(ground, start, run, seed), space_of(ground.dataset)
+    until = min(terms.deadline, began + SHARE * (terms.deadline - began))
+    study, space = _study(ground, start, terms.run, terms.seed), space_of(ground.dataset)
     measure = "absolute error" if ground.dataset.numeric else "log loss"
     while (done := len(study.trials)) < trials:
         if time.monotonic() > until - finetune.LEAST_SECONDS:
@@ -116,7 +108,7 @@ def tune(
         trial = study.ask()
         tried = _drawn(trial, space)
         slice_ends = time.monotonic() + (until - time.monotonic()) / (trials - done)
-        value = _value(inner, tried, start, slice_ends, int(folds[1]), seed, watch, engine)
+        value = _value(inner, tried, start, terms.until(slice_ends), int(folds[1]))
         if isinstance(value, str):
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             watch.say(f"search: {tried}: {value}")
@@ -128,9 +120,7 @@ def tune(
         return "left out: no trial of the search fitted into the budget (--budget)"
     best = _drawn(min(complete, key=lambda t: t.value or 0.0), space)
     watch.say(f"search: the best of {len(complete)} trials is {best}")
-    return finetune.tune(
-        ground, best, techniques(best), start, deadline, run, seed, watch, engine, asked=[int(folds[0])]
-    )
+    return finetune.tune(ground, best, techniques(best), start, terms, asked=[int(folds[0])])
 
 
 def _study(ground: Ground, start: finetune.Start, run: Path | None, seed: int) -> optuna.Study:
@@ -163,22 +153,11 @@ def _drawn(trial: Any, space: Space) -> str:
     return choice("scope", SCOPES).format(options) + choice("beside", space.besides) + choice("mix", space.mixes)
 
 
-def _value(
-    inner: Ground,
-    spec: str,
-    start: finetune.Start,
-    deadline: float,
-    fold: int,
-    seed: int,
-    watch: Watch,
-    engine: str,
-) -> float | str:
+def _value(inner: Ground, spec: str, start: finetune.Start, terms: Terms, fold: int) -> float | str:
     """Log loss, or mean absolute error, of the judging fold; or why this trial gives none."""
-    quiet = Watch(progress=watch.progress)
+    quiet = dataclasses.replace(terms, run=None, watch=Watch(progress=terms.watch.progress))
     try:
-        found = finetune.tune(
-            inner, spec, techniques(spec), start, deadline, None, seed, quiet, engine, asked=[fold], again=False
-        )
+        found = finetune.tune(inner, spec, techniques(spec), start, quiet, asked=[fold], again=False)
     except TopworkError as error:
         return str(error)
     if isinstance(found, str):

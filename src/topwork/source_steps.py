@@ -33,10 +33,12 @@ from topwork.data.split import keep_together
 from topwork.data.split.kfold import folds as make_folds
 from topwork.errors import BadData, BadSetting, UnknownName
 from topwork.ground import FOLDS, Ground
-from topwork.ladder import Plan, Rung, Terms, solve
+from topwork.planning import Plan
+from topwork.rung import Rung, solve
 from topwork.sources import read as read_data
 from topwork.store import Store, remote
 from topwork.store.database import hidden
+from topwork.terms import Terms
 from topwork.types import Backbone, Dataset, Finding, Watch
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class Lesson:
         """In one line."""
         return " & ".join(source.name for source in self.sources)
 
-    def moved(self, frozen: Rung, terms: Terms) -> tuple[Backbone, dict[str, Any]] | str:
+    def moved(self, given: Backbone, terms: Terms) -> tuple[Backbone, dict[str, Any]] | str:
         """The backbone after the sources, with what was proven about it; or, in words, why there is no time for them.
 
         With several the largest one stands where a target would stand, and the others are learnt beside it.
@@ -97,14 +99,13 @@ class Lesson:
             return f"left out: its part of the budget is {max(left, 0):,.0f} s, too short to begin (--budget)"
         first, *others = sorted(self.sources, key=lambda source: -len(source.dataset))
         ground = _whole(first.dataset, terms.seed)
-        probe = _probe(ground, frozen.backbone, terms)
-        start = finetune.Start(frozen.backbone, probe.x, probe.probe)
-        ground, join = _beside(ground, others, frozen.backbone, terms)
+        probe = _probe(ground, given, terms)
+        start = finetune.Start(given, probe.x, probe.probe)
+        ground, join = _beside(ground, others, given, terms)
         said = ""
         for spec in SPECS:
             how, parts = f"{spec} on {self.names}", techniques(spec)
-            common = (terms.deadline, terms.run, terms.seed, terms.watch, terms.engine)
-            bench = join(finetune.Bench.of(ground, how, parts, start, *common))
+            bench = join(finetune.Bench.of(ground, how, parts, start, terms))
             decided = finetune.pace.decide(bench, terms.deadline, 0)
             if isinstance(decided, str):
                 said = decided

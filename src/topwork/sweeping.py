@@ -14,7 +14,7 @@ waits for it. A fit is done if its last run ended well, was started with the sam
 from __future__ import annotations
 
 import contextlib
-import inspect
+import dataclasses
 import json
 import os
 import signal
@@ -36,12 +36,12 @@ from topwork.errors import BadData, BadSetting, StoreError
 from topwork.store.atomic import check_replaceable, explain
 from topwork.store.database import command_of
 from topwork.types import Watch
+from topwork.wishes import Fit, name_of
 
 LOG = "sweep.jsonl"
 POLL_SECONDS = 0.05
 STOP_SECONDS = 60.0  # for a fit to write its checkpoint after Ctrl-C
 OURS = ("data", "name", "out")
-LATER = ("watch",)  # what no command line can say
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,7 @@ def read(path: Path) -> list[Mapping[str, Any]]:
 
 def plan(specs: Sequence[Mapping[str, Any]], folder: Path) -> list[Job]:
     """The fits, checked together: options, values, names and places."""
-    from topwork.verbs import fit
-    from topwork.wishes import name_of
-
-    known = [name for name in inspect.signature(fit).parameters if name not in ("data", "out", *LATER)]
+    known = [option.name for option in dataclasses.fields(Fit) if option.name not in OURS]
     problems, jobs = [], []
     for number, spec in enumerate(specs, 1):
         unknown = sorted(spec.keys() - {*known, *OURS})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from topwork.evaluation.wording import step_names
 from topwork.ground import Ground
-from topwork.ladder import Climb, Rung, compare
+from topwork.rung import Climb, Rung, compare
 from topwork.types import Finding
 
 PIXELS = "bundled:pixels"

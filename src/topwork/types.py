@@ -80,6 +80,7 @@ class Finding:
     items: tuple[str, ...] = ()  # the first few, for reading
     suggest: tuple[str, ...] = ()  # of each row: the label that it should have
     scores: tuple[float, ...] = ()  # of each row: how sure, or how far; the kind says which
+    proven: tuple[bool, ...] = ()  # of each row: is there evidence enough to act on it? (): the scores say
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,8 @@ class Dataset:
 
     Columns of `table`:
       item     string            path relative to `root` (or absolute); a text's file and line: "reviews.csv line 12"
-      text     string            of texts only; two that belong together have modalities.text.PAIR between them
+      text     string            of texts; two that belong together have modalities.text.PAIR between them
+                                 of rows: a JSON object, column -> value or null (modalities.rows)
       target   int32             index into `labels`; multi-label: list<int32>; numeric: float64; null: not labelled
       split    dictionary<string>  "train", "val", "test" or null (not assigned yet)
       group    string            optional: items of one group stay on one side of a split
@@ -104,7 +106,7 @@ class Dataset:
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()  # what was guessed, said aloud
     history: tuple[str, ...] = ()  # one line per stage that it went through
-    modality: str = "image"  # or "text"
+    modality: str = "image"  # or "text", or "row": feature columns of a table
     numeric: bool = False  # targets are numbers, not classes
 
     def __len__(self) -> int:
@@ -127,8 +129,8 @@ class Dataset:
         return [_joined(self.root, item) for item in self.table["item"].to_pylist()]
 
     def inputs(self) -> list[str]:
-        """What a model is asked with, in row order: paths of images, or the texts themselves."""
-        return self.table["text"].to_pylist() if self.modality == "text" else self.paths()
+        """What a model is asked with, in row order: paths of images, or the texts or rows themselves."""
+        return self.table["text"].to_pylist() if self.modality in WRITTEN else self.paths()
 
     @property
     def activation(self) -> Activation:
@@ -209,8 +211,11 @@ class Preprocess:
 
 Activation = Literal["softmax", "sigmoid", "identity"]
 
-DEFAULTS = {"image": "bundled", "text": "bundled:text_small"}
+DEFAULTS = {"image": "bundled", "text": "bundled:text_small", "row": "bundled:columns"}
 """The backbone of each modality that is always here."""
+
+WRITTEN = ("text", "row")
+"""Modalities whose items are strings that a reader turns into ids and weights, not files."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +233,7 @@ class Card:
     licence: str = ""
     trained_on: str = ""
     origin: str = ""  # where the weights come from
-    modality: str = "image"  # what goes in: image, text
+    modality: str = "image"  # what goes in: image, text, row
     languages: tuple[str, ...] = ()  # ISO 639-1 codes of those that a text backbone knows; (): nobody has said
 
     def __post_init__(self) -> None:

@@ -1,42 +1,30 @@
 """The corridor: one short function per verb, and the only file that knows their order.
 
-read -> inspect -> split -> climb (ladder.py) -> measure (account.py) -> write -> prove -> tell
+read -> inspect -> split -> plan -> climb (ladder.py) -> measure (account.py) -> write, prove, tell (saving.py)
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topwork import live, plugins, processes, settings, wishes
-from topwork.errors import BadData, BadSetting, UnknownName
-from topwork.store import remote, tracking
+from topwork.errors import BadData, BadSetting
+from topwork.store import tracking
 from topwork.store.database import is_database
-from topwork.types import DEFAULTS, Choice, Dataset, Features, Findings, Predictions, Skipped, Watch
+from topwork.types import DEFAULTS, Dataset, Features, Findings, Skipped, Watch
 
 if TYPE_CHECKING:
     from topwork.artefact.model import Model, Prediction
     from topwork.data.clean import Cleaned
-    from topwork.ladder import Climb
-
-ENCRYPTED = (
-    "encrypted: cache, model, report and checkpoints; decoded images and activations stay in memory, and the log of a "
-    "run holds numbers alone"
-)
 
 
 def read(data: str | Path, **columns: Any) -> Dataset:
     """Read a folder or a table; what was guessed is in `notes`, what was left out in `skipped`."""
-    from topwork import sources
-
-    if str(data).startswith("fractals:"):
-        raise BadData(f"{data}: drawn while they are learnt from, there are no files. Use topwork pretrain {data} ...")
-    return sources.read(data, **columns)
+    return wishes.read(data, **columns)
 
 
 def inspect(
@@ -78,12 +66,7 @@ def told(dataset: Dataset, found: Findings, data: Any, query: str | None = None,
     """What `inspect` has found in `dataset`, item by item, with a proposal for each: the numbers of findings.json."""
     from topwork import inspection
 
-    facts = {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": wishes.command("inspect"),
-        "seed": seed,
-    }
-    return inspection.tell(dataset, found, **facts, source=wishes.place(data, query))
+    return inspection.tell(dataset, found, **wishes.facts("inspect", seed), source=wishes.place(data, query))
 
 
 def clean(
@@ -184,9 +167,11 @@ def extract(
     trunk = find(DEFAULTS[modality] if backbone == "auto" else backbone, modality)
     if out is not None:
         check_suffix(Path(out))
-    if engine != "torch":
+    if engine != "torch" and modality != "row":
         trunk.graph()  # weights that do not fit, or a card that lies, end it before the data are read
     found, store = inspect(data, query=query, drop_leaks=False, watch=watch), open_cache()
+    if modality == "row":
+        trunk = trunk.fitted(found.dataset.inputs())
     features = run(found.dataset, trunk, store, batch_size=batch_size, engine=engine, progress=watch.progress)
     for line in (*features.choices, *store.notes):
         watch.say(str(line))
@@ -236,136 +221,24 @@ def fit(
     `redact`: kinds of `modalities/recognisers`, or True for all: texts are masked before anything is looked at or
     kept, and the saved model masks what it is asked in the same way.
     """
-    processes.together()
-    watch, clock = Watch() if watch is None or processes.rank() else watch, wishes.Stopwatch()
-    target = Path(out) if out is not None else Path("models") / wishes.name_of(data)
-    from topwork.store.cache import open_cache
+    asked = wishes.Fit(
+        data=data, query=query, since=since, test=test, sources=sources, source_how=source_how, task=task,
+        backbone=backbone, steps=steps, reduce=reduce, budget=budget, metric=metric, split=split, group=group,
+        item_column=item_column, label_column=label_column, split_column=split_column, time_column=time_column,
+        domain_column=domain_column, redact=redact, keep_leaks=keep_leaks, batch_size=batch_size, engine=engine,
+        seed=seed, track=track, out=out,
+    )  # fmt: skip
+    from topwork import fitting
 
-    store = open_cache()  # a server that cannot be used, or a key that is none, ends it before work begins
-    if settings.encrypted():
-        watch.say(ENCRYPTED)
-    with processes.first():
-        modality = wishes.modality_of(task, data, query)
-        earlier, backbone, more = wishes.earlier(since, backbone)
-        plans, choices = wishes.check_settings(modality, backbone, steps, split, target)
-        if reduce is not None:
-            plugins.make("adaptation.reduction", reduce)
-    asked, named = wishes.carried(split, group_column=group, time_column=time_column, domain_column=domain_column)
-    split = split if isinstance(data, Dataset) else asked  # what is read already has the columns that the rule names
-    tracker = tracking.make(track)
-    deadline = time.monotonic() + wishes.seconds_of(budget)
-
-    from topwork import account, ladder, redacting, saving, source_steps
-    from topwork.data.inspect import check_trainable
-    from topwork.ground import divide
-    from topwork.tasks import of
-
-    with clock("read"):
-        masking = redacting.without_needy(redact)
-        if masking is None and earlier is not None:
-            masking = redacting.of_model(earlier.model)
-        columns = {
-            "item_column": item_column,
-            "label_column": label_column,
-            "numeric": wishes.numeric_of(task),
-        }
-        dataset = (
-            data
-            if isinstance(data, Dataset)
-            else read(data, **columns, query=query, split_column=split_column, **named)
-        )
-        if test is not None:
-            from topwork.data.join import join
-
-            dataset = join(dataset, wishes.read_test(test, data, {**columns, "numeric": dataset.numeric}))
-        others = source_steps.read(sources, source_how)
-        if masking is not None:
-            dataset, others = redacting.masked(dataset, others, masking, watch)
-    if dataset.modality != modality:
-        raise BadData(f"{dataset.name} holds {dataset.modality}s, but the task {task} is about {modality}s")
-    known = of(dataset.targets()).metric_names(len(dataset.labels), dataset.multilabel)
-    metric = of(dataset.targets()).MAIN if metric == "auto" else metric
-    if metric not in known:
-        raise UnknownName.among(metric, "metrics", known)
-    if dataset.numeric or steps != "auto":
-        plans, choices = wishes.check_settings(modality, backbone, steps, split, target, dataset.numeric)
-    with clock("inspect"), processes.first():
-        found = inspect(dataset, drop_leaks=not keep_leaks, watch=watch)
-        check_trainable(found.dataset)
-        lessons = source_steps.gather(others, found.dataset, store, watch)
-        found = dataclasses.replace(found, findings=(*found.findings, *(f for s in lessons if (f := s.finding()))))
-        grown = ""
-        if earlier is not None:
-            known = earlier.check(found.dataset)
-            placed, grown = earlier.placed(found.dataset, seed) if split == "auto" else (found.dataset, "")
-            growth = earlier.finding(found.dataset, known)
-            found = dataclasses.replace(found, dataset=placed, findings=(growth, *found.findings))
-    wishes.check_alike(data, found.dataset)
-    ground = divide(found.dataset, split, seed)
-    ground = dataclasses.replace(ground, text=grown or ground.text)
-    choices = [*choices, *more]
-    for line in (*found.dataset.notes, *(f"{f.severity}: {f.message}" for f in found.findings), ground.text, *choices):
-        watch.say(str(line))
-    usual = DEFAULTS[modality]
-    if backbone == "auto" and any(one.backbone == usual for one in plans):
-        from topwork.choosing import choose_together
-
-        learnt = ground.dataset.take(ground.train)
-        with clock("rank"):
-            chosen = choose_together(
-                learnt, store, deadline, watch, held_out=len(ground.held) > 0, batch_size=batch_size, engine=engine
-            )
-        choices.append(chosen)
-        watch.say(str(chosen))
-        plans = ladder.plan(steps, chosen.value, modality, dataset.numeric)
-    plans, found = wishes.understood(plans, found, watch)
-    if reduce is not None:
-        plans = ladder.reduced(plans, reduce)
-        choices.append(Choice("reduce", reduce, "as told: between the frozen backbone and its head"))
-    plans = source_steps.insert(plans, lessons, source_how, usual if backbone == "auto" else backbone)
-    facts = {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": wishes.command("fit"),
-        "seed": seed,
-        "source": wishes.place(data, query),
-        "choices": choices,
-        **({"sources": [lesson.fact() for lesson in lessons]} if lessons else {}),
-        **({"redact": masking.facts()} if masking is not None and modality == "text" else {}),
-    }
-
-    def save(climbed: Climb) -> None:
-        if processes.rank():
-            return
-        with processes.alone():
-            with clock("measure"):
-                measured = account.measure(ground, climbed.best, seed, watch)
-            if earlier is not None:
-                with clock("compare"):
-                    facts["growth"] = earlier.table(ground, climbed, measured, metric, seed, watch)
-            saving.save(target, found, ground, climbed, measured, store, clock, watch, facts)
-
-    def save_so_far(climbed: Climb) -> None:
-        page.climbed(climbed.steps)
-        save(climbed)
-        watch.say(f"a first model is in {target}; it stays there if you stop the rest (Ctrl-C)")
-
-    run = target.absolute().with_name(f"{target.name}.run")
-    with (
-        clock("climb"),
-        tracking.keeping(None if processes.rank() else tracker, target, watch) as tracked,
-        live.keeping(None if processes.rank() else run, target.name, tracked, metric) as page,
-    ):
-        climbed = ladder.climb(
-            ground, plans, store, deadline=deadline, watch=page.watch, run=run, seed=seed, so_far=save_so_far,
-            metric=metric, batch_size=batch_size, engine=engine,
-        )  # fmt: skip
-    save(climbed)
-    if not processes.rank():
-        shutil.rmtree(run, ignore_errors=True)
-    processes.barrier()
-    for note in store.notes:
-        watch.say(note)
-    return load(target)
+    job = fitting.begin(asked, watch or Watch())
+    given = fitting.read(job)
+    seen = fitting.inspect(job, given)
+    ground = fitting.divide(job, seen)
+    way = fitting.plan(job, given, seen, ground)
+    climbed = fitting.climb(job, way)
+    fitting.measure_and_save(job, way, climbed)
+    fitting.end(job)
+    return load(job.target)
 
 
 def sweep(
@@ -423,21 +296,12 @@ def pretrain(
         raise BadSetting("topwork pretrain trains in one process. Start it without torchrun or accelerate launch")
     from topwork import pretraining
 
+    methods = (method,) if isinstance(method, str) else tuple(method)
+    seconds = None if time is None else wishes.seconds_of(time, "--time")
     wish = pretraining.Wish(
-        tuple(map(str, data)),
-        (method,) if isinstance(method, str) else tuple(method),
-        Path(out),
-        arch,
-        None if time is None else wishes.seconds_of(time, "--time"),
-        steps,
-        size,
-        batch_size,
-        rate,
-        seed,
-        start,
-        probe,
+        tuple(map(str, data)), methods, Path(out), arch, seconds, steps, size, batch_size, rate, seed, start, probe,
         save_seconds,
-    )
+    )  # fmt: skip
     pretraining.check_settings(wish)
     run = wish.out.absolute().with_name(f"{wish.out.name}.run")
     with (
@@ -480,6 +344,8 @@ def rank(
     if sample < choosing.LEAST or not tolerance >= 0:
         raise BadSetting(f"sample {sample}, tolerance {tolerance}: expected at least {choosing.LEAST} and 0")
     modality = wishes.modality_of("auto", data, query)
+    if modality == "row":
+        raise BadSetting("rows of feature columns are features already: there are no backbones to rank")
     specs = specs if named else list(available(modality=modality))
     for spec in specs if named else ():
         find(spec, modality)
@@ -494,20 +360,11 @@ def rank(
     )  # fmt: skip
     for note in store.notes:
         watch.say(note)
-    return choosing.tell(
-        ranked,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        command=wishes.command("rank"),
-        seed=seed,
-        data={
-            "name": dataset.name,
-            "source": wishes.place(data, query),
-            "items": len(learnt),
-            "classes": len(dataset.labels),
-        },
-        hashes={"data": account.data_hash(learnt), "code": account.code_version()},
-        seconds=time.monotonic() - began,
-    )
+    source = wishes.place(data, query)
+    about = {"name": dataset.name, "source": source, "items": len(learnt), "classes": len(dataset.labels)}
+    hashes = {"data": account.data_hash(learnt), "code": account.code_version()}
+    facts = wishes.facts("rank", seed)
+    return choosing.tell(ranked, **facts, data=about, hashes=hashes, seconds=time.monotonic() - began)
 
 
 def extend(
@@ -549,11 +406,7 @@ def extend(
         return inspect(dataset.take(rows), drop_leaks=False, watch=watch).dataset
 
     found, asked = labelled(data), None if test is None else labelled(test)
-    facts = {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": wishes.command("extend"),
-        "seed": seed,
-    }
+    facts = wishes.facts("extend", seed)
     extending.extend(opened, found, asked, target, seed=seed, store=open_cache(), watch=watch, facts=facts)
     return load(target)
 
@@ -572,14 +425,9 @@ def predict(model: str | Path | Model, inputs: Any, *, top: int = 5) -> Any:
 
 def stream(model: str | Path | Model, inputs: Sequence[str], *, top: int = 5) -> Iterator[Prediction | Skipped]:
     """Predictions for files and everything inside folders, or for texts, one by one; unreadable ones are Skipped."""
-    from topwork.sources import items
+    from topwork import asking
 
-    opened = load(model) if isinstance(model, (str, Path)) else model
-    if opened.modality == "text":
-        return opened.stream(inputs, top=top)
-    named = [remote.welcome(name) for name in inputs]
-    paths = [path for name in named for path in (items(name) if remote.isdir(name) else (name,))]
-    return _fetching(paths, opened.stream(paths, top=top))
+    return asking.stream(load(model) if isinstance(model, (str, Path)) else model, inputs, top)
 
 
 def evaluate(
@@ -592,75 +440,9 @@ def evaluate(
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Measure a saved model on labelled data: the numbers of a report, each with its interval."""
-    import numpy as np
+    from topwork import asking, redacting
 
-    from topwork import account, redacting
-
-    watch = watch or Watch()
     opened = load(model) if isinstance(model, (str, Path)) else model
-    columns = {"query": query, "item_column": item_column, "label_column": label_column, "numeric": opened.numeric}
+    columns = {"query": query, "item_column": item_column, "label_column": label_column, **wishes.options_of(opened)}
     dataset = data if isinstance(data, Dataset) else read(data, **columns)
-    dataset = redacting.as_for(opened, dataset)
-    targets, inputs = _in_labels_of(opened, dataset), dataset.inputs()
-    rows, answers, skipped = [], [], list(dataset.skipped)
-    answered = opened.rows(inputs)
-    for row, answer in enumerate(answered if opened.modality == "text" else _fetching(inputs, answered)):
-        watch.progress("predict", row + 1, len(dataset))
-        if isinstance(answer, Skipped):
-            skipped.append(answer)
-        else:
-            rows.append(row)
-            answers.append(answer)
-    if not rows:
-        raise BadData(f"{dataset.name}: none of its {len(dataset):,} items could be read")
-    items = dataset.table["item"].take(rows).to_pylist()
-    said = Predictions(np.stack(answers), targets[rows], opened.labels, items, opened.multilabel)
-    facts = {
-        "task": opened.task,
-        "modality": opened.modality,
-        "multilabel": opened.multilabel,
-        "numeric": opened.numeric,
-        "data": {
-            "name": dataset.name,
-            "items": len(rows),
-            "labels": list(opened.labels),
-            "source": wishes.place(data, query),
-        },
-        "skipped": [{"item": s.item, "reason": s.reason} for s in skipped],
-        "evaluated_on": {"kind": "test", "n": len(rows), "text": f"{len(rows):,} items of {dataset.name}"},
-    }
-    band = opened.manifest["calibration"] if opened.numeric else None
-    return account.with_texts(account.score_saved(said, band, **facts), [inputs[row] for row in rows], opened)
-
-
-def _in_labels_of(model: Model, dataset: Dataset) -> Any:
-    """Targets in the model's order of labels."""
-    import numpy as np
-
-    if model.modality != dataset.modality:
-        raise BadData(f"{dataset.name} holds {dataset.modality}s, but the model reads {model.modality}s")
-    if model.numeric != dataset.numeric:
-        kinds = ("classes", "numbers")
-        raise BadData(f"{dataset.name} has {kinds[dataset.numeric]}, but the model gives {kinds[model.numeric]}")
-    if model.numeric:
-        return dataset.targets()
-    if model.multilabel != dataset.multilabel:
-        kinds = ("one label an item", "lists of labels")
-        raise BadData(f"{dataset.name} has {kinds[dataset.multilabel]}, but the model gives {kinds[model.multilabel]}")
-    unknown = sorted(set(dataset.labels) - set(model.labels))
-    if unknown:
-        known = ", ".join(map(repr, model.labels[:10]))
-        raise BadData(f"{dataset.name} has labels that the model does not know: {unknown[:5]}. It knows: {known}")
-    order = [model.labels.index(label) for label in dataset.labels]
-    targets = dataset.targets()
-    if not dataset.multilabel:
-        return np.asarray(order, np.int32)[targets]
-    moved = np.zeros((len(dataset), len(model.labels)), bool)
-    moved[:, order] = targets
-    return moved
-
-
-def _fetching(paths: Sequence[str], answers: Iterator[Any]) -> Iterator[Any]:
-    """The answers, while the files of the next ones are fetched where they are remote."""
-    with remote.ahead(paths):
-        yield from answers
+    return asking.evaluate(opened, redacting.as_for(opened, dataset), wishes.place(data, query), watch or Watch())

@@ -22,14 +22,48 @@ from topwork.types import DEFAULTS, Choice, Dataset, Finding, Findings, Watch
 if TYPE_CHECKING:
     from topwork.artefact.model import Model
     from topwork.growing import Since
-    from topwork.ladder import Plan
+    from topwork.planning import Plan
 
 TASKS = {  # what goes in, and whether numbers come out
     "image-classification": ("image", False),
     "image-regression": ("image", True),
     "text-classification": ("text", False),
     "text-regression": ("text", True),
+    "tabular-classification": ("row", False),
+    "tabular-regression": ("row", True),
 }
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What `topwork fit` was asked for: its options, which `verbs.fit` explains."""
+
+    data: str | Path | Dataset
+    query: str | None = None
+    since: str | Path | Model | None = None
+    test: str | Path | None = None
+    sources: str | Path | Dataset | Sequence[str | Path | Dataset] = ()
+    source_how: str = "intermediate"
+    task: str = "auto"
+    backbone: str = "auto"
+    steps: str | Sequence[str] = "auto"
+    reduce: str | None = None
+    budget: str | float = "5m"
+    metric: str = "auto"
+    split: str = "auto"
+    group: str | None = None
+    item_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    time_column: str | None = None
+    domain_column: str | None = None
+    redact: bool | str | Sequence[str] = False
+    keep_leaks: bool = False
+    batch_size: int | None = None
+    engine: str = "auto"
+    seed: int = 0
+    track: str | None = None
+    out: str | Path | None = None
 
 
 def seconds_of(budget: str | float, flag: str = "--budget") -> float:
@@ -43,8 +77,8 @@ def seconds_of(budget: str | float, flag: str = "--budget") -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def modality_of(task: str, data: str | Path | Dataset, query: str | None = None) -> str:
-    """What goes into the model: as the task says, or as the data are."""
+def modality_of(task: str, data: str | Path | Dataset, query: str | None = None, **columns: str | None) -> str:
+    """What goes into the model: as the task says, or as the data are, of which `columns` are named."""
     if task != "auto":
         if task not in TASKS:
             raise UnknownName.among(task, "tasks", TASKS)
@@ -53,12 +87,22 @@ def modality_of(task: str, data: str | Path | Dataset, query: str | None = None)
         return data.modality
     from topwork import sources
 
-    return sources.modality(data, query=query)
+    return sources.modality(data, query=query, **columns)
 
 
 def numeric_of(task: str) -> bool | None:
     """Whether numbers come out, as far as the task says."""
     return None if task == "auto" else TASKS[task][1]
+
+
+def features_of(task: str) -> tuple[str, ...] | None:
+    """Whether rows of feature columns are asked for: (), all that there are; None: where there is nothing else."""
+    return () if task != "auto" and TASKS[task][0] == "row" else None
+
+
+def options_of(model: Model) -> dict[str, Any]:
+    """Options of a source so that data are read as a saved model expects them."""
+    return {"numeric": model.numeric, **({"features": model.columns} if model.columns else {})}
 
 
 def earlier(since: str | Path | Model | None, backbone: str) -> tuple[Since | None, str, list[Choice]]:
@@ -94,7 +138,7 @@ def check_settings(
     modality: str, backbone: str, steps: str | Sequence[str], split: str, target: Path, numeric: bool | None = None
 ) -> tuple[tuple[Any, ...], list[Choice]]:
     """Everything that can be wrong before the data are looked at: names, specs, weights, the output folder."""
-    from topwork import ladder
+    from topwork import planning
     from topwork.artefact.bundle import MARKER
     from topwork.backbones import find
     from topwork.store.atomic import check_replaceable
@@ -102,25 +146,25 @@ def check_settings(
     if split != "auto":
         plugins.make("data.split", split)
     check_replaceable(target, MARKER)
-    plans = ladder.plan(steps, DEFAULTS[modality] if backbone == "auto" else backbone, modality, numeric)
+    plans = planning.plan(steps, DEFAULTS[modality] if backbone == "auto" else backbone, modality, numeric)
     for spec in {one.backbone for one in plans}:
         found = find(spec, modality)
         if not hasattr(found, "fitted"):
             found.graph()  # weights that do not fit, or a card that lies, end it here
     choices = []
-    auto = ladder.usual(modality, DEFAULTS[modality] if backbone == "auto" else backbone, bool(numeric))
-    if steps == "auto" and len(here := ladder.without_torch(auto)) < len(auto):
+    auto = planning.usual(modality, DEFAULTS[modality] if backbone == "auto" else backbone, bool(numeric))
+    if steps == "auto" and len(here := planning.without_torch(auto)) < len(auto):
         choices.append(Choice("steps", ", ".join(here), "those that change the backbone need the 'train' extra"))
     return plans, choices
 
 
 def understood(plans: tuple[Plan, ...], found: Findings, watch: Watch) -> tuple[tuple[Plan, ...], Findings]:
     """Without optional steps whose backbone knows another language; said as a finding."""
-    from topwork import ladder
+    from topwork import planning
     from topwork.backbones import find
     from topwork.shortlist import foreign
 
-    looking = [p.backbone for p in plans if p.methods not in ladder.CONSTANT]
+    looking = [p.backbone for p in plans if p.methods not in planning.CONSTANT]
     reasons = {spec: foreign(find(spec).card, found.facts) for spec in looking}
     strange = {spec: reason for spec, reason in reasons.items() if reason}
     fix = "name a backbone of that language with --backbone hf:NAME; n-grams know every language"
@@ -129,6 +173,15 @@ def understood(plans: tuple[Plan, ...], found: Findings, watch: Watch) -> tuple[
         watch.say(f"{finding.severity}: {finding.message}; {finding.fix}")
     kept = tuple(p for p in plans if p.required or p.backbone not in strange)
     return kept, dataclasses.replace(found, findings=(*found.findings, *more))
+
+
+def read(data: str | Path, **columns: Any) -> Dataset:
+    """The items and labels of a folder, table or database."""
+    from topwork import sources
+
+    if str(data).startswith("fractals:"):
+        raise BadData(f"{data}: drawn while they are learnt from, there are no files. Use topwork pretrain {data} ...")
+    return sources.read(data, **columns)
 
 
 def read_test(test: str | Path, data: str | Path | Dataset, columns: Mapping[str, Any]) -> Dataset:
@@ -157,6 +210,11 @@ def place(data: str | Path | Dataset, query: str | None) -> str:
 def command(verb: str) -> str:
     """What was called, without secrets."""
     return command_of(["topwork", *sys.argv[1:]]) if "topwork" in sys.argv[0] else f"topwork.{verb}(...)"
+
+
+def facts(verb: str, seed: int) -> dict[str, Any]:
+    """When, by which command and with which seed something was made."""
+    return {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": command(verb), "seed": seed}
 
 
 def listed(specs: str) -> list[str]:

@@ -54,7 +54,8 @@ def judged(
 ) -> Iterator[Judged]:
     """What a model says of every row, while the block lasts; the query is run in one read-only transaction."""
     skipped: list[Skipped] = []
-    with sql.inputs(uri, query, key, item_column, skipped) as asked:
+    features = model.columns if model.modality == "row" else None
+    with sql.inputs(uri, query, key, item_column, skipped, features) as asked:
         if asked.modality != model.modality:
             raise BadData(f"the query gives {asked.modality}s, but {model.folder} is a model of {model.modality}s")
 

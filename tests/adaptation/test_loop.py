@@ -14,8 +14,10 @@ from torch import nn
 
 from topwork.adaptation import Method
 from topwork.adaptation.feed import Feed, Order, Setup
-from topwork.adaptation.loop import Plan, pace, train
+from topwork.adaptation.loop import train
+from topwork.adaptation.plan import Plan
 from topwork.adaptation.pretraining.supervised import Supervised
+from topwork.adaptation.rehearsal import pace
 from topwork.errors import BadSetting
 from topwork.nn.schedule import warm_cosine
 from topwork.store.runs import Run

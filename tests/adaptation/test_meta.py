@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from topwork.adaptation import Batch, Facts, loop
 from topwork.adaptation.feed import Feed, Order, Setup
+from topwork.adaptation.plan import Plan
 from topwork.adaptation.pretraining._episodes import groups
 from topwork.adaptation.pretraining.prototypical import Prototypical, nearest_mean
 from topwork.adaptation.pretraining.reptile import Reptile
@@ -209,7 +210,7 @@ def test_five_shots_of_digits_never_seen_are_told_better_than_by_a_random_networ
     with torch.no_grad():
         for _ in range(15):
             random(torch.from_numpy(frames[seen[::4]]).permute(0, 3, 1, 2).float() / 127.5 - 1)  # settles its norms
-    learnt = loop.train(trunk(), [method], feed, loop.Plan(steps=45, batch=64, rate=2e-3, seed=0, ema=0.0))
+    learnt = loop.train(trunk(), [method], feed, Plan(steps=45, batch=64, rate=2e-3, seed=0, ema=0.0))
     unseen = torch.from_numpy(digits.target[rows])
     before, after = few_shot(random, x, unseen), few_shot(learnt, x, unseen)
     gain = after - before

@@ -16,9 +16,12 @@ from torch import nn
 
 from topwork.adaptation import Method
 from topwork.adaptation.feed import Feed
-from topwork.adaptation.loop import Judge, Plan, find_rate, pace, train
+from topwork.adaptation.loop import train
 from topwork.adaptation.parts import ran_out, twice
+from topwork.adaptation.patience import Judge
+from topwork.adaptation.plan import Plan
 from topwork.adaptation.pretraining.supervised import Supervised
+from topwork.adaptation.rehearsal import find_rate, pace
 from topwork.errors import BadSetting
 from topwork.store.runs import Run
 from topwork.types import Watch
@@ -249,7 +252,8 @@ REAL = """
     import torch
     from torch import nn
     from topwork.adaptation.feed import Feed
-    from topwork.adaptation.loop import Plan, train
+    from topwork.adaptation.loop import train
+    from topwork.adaptation.plan import Plan
     from topwork.adaptation.pretraining.supervised import Supervised
     from topwork.types import Watch
 

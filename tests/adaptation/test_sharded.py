@@ -20,7 +20,10 @@ WORK = """
     from topwork import processes
     from topwork.adaptation import loop, sharded
     from topwork.adaptation.feed import Feed
+    from topwork.adaptation.checkpoint import Memory
     from topwork.adaptation.graft import Tune, techniques
+    from topwork.adaptation.patience import Judge
+    from topwork.adaptation.plan import Plan
     from topwork.nn.ema import tensors_of
     from topwork.store.runs import Run
     from topwork.types import Watch
@@ -32,14 +35,14 @@ WORK = """
     X = np.random.default_rng(0).integers(0, 256, (N, S, S, 3), dtype=np.uint8)
     feed = Feed(lambda rows, _: X[rows], np.arange(N) % C, S, classes=(C,))
     weight = np.random.default_rng(2).normal(size=(D, C)).astype(np.float32)
-    plan = loop.Plan(steps=8, batch=9, rate=1e-2, ema=0.9, parts=2, seed=3)
-    parts, real = [], loop.Memory.__init__
+    plan = Plan(steps=8, batch=9, rate=1e-2, ema=0.9, parts=2, seed=3)
+    parts, real = [], Memory.__init__
 
     def seen(self, model, *more):
         parts.append(sum(getattr(p, "_local_tensor", p).numel() for p in model.parameters()))
         real(self, model, *more)
 
-    loop.Memory.__init__ = seen
+    Memory.__init__ = seen
     for folder, spec, stop in json.loads(sys.argv[1]):
         torch.manual_seed(1)
         layers = [nn.Conv2d(3, 5, 3, 2, bias=False), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, D, 3)]
@@ -57,7 +60,7 @@ WORK = """
 
         run, model = Run(Path(folder), {}, save_seconds=0) if r == 0 else None, None
         try:
-            model = loop.train(trunk, [tune], feed, plan, run, Watch(progress=progress), loop.Judge(judged, 3, 9))
+            model = loop.train(trunk, [tune], feed, plan, run, Watch(progress=progress), Judge(judged, 3, 9))
         except InterruptedError:
             pass
         values = [] if model is None else {k: t.flatten().tolist() for k, t in model.state_dict().items()}

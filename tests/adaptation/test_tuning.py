@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from topwork.adaptation import Batch, Facts
 from topwork.adaptation.graft import Grafted, Tune, techniques
-from topwork.adaptation.loop import Plan, optimizer_of
+from topwork.adaptation.plan import Plan, optimizer_of
 from topwork.adaptation.tuning.adapters import Adapter
 from topwork.adaptation.tuning.gradual_unfreezing import GradualUnfreezing
 from topwork.adaptation.tuning.lora import Lora, LowRank

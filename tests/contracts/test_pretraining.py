@@ -8,8 +8,10 @@ import torch
 
 from topwork import plugins
 from topwork.adaptation.feed import Feed, Setup
-from topwork.adaptation.loop import Plan, Together, train, width_of
+from topwork.adaptation.loop import train
+from topwork.adaptation.plan import Plan
 from topwork.adaptation.pretraining import ROOM
+from topwork.adaptation.together import Together, width_of
 from topwork.modalities.image_views import RECIPES
 
 timm = pytest.importorskip("timm")

@@ -172,7 +172,7 @@ def test_where_the_files_lie(home):
         ("t.csv", b"path,label\n\n\n", "a header and no rows"),
         ("t.csv", b"path,path\npics/0.jpg,x\n", "two columns are called 'path'"),
         ("t.csv", b"path,label\npics/0.jpg,cat\npics/1.jpg,d\0g\n", "line 3: holds NUL bytes"),
-        ("t.csv", b"width,label\n3,cat\n", r"no column holds image files or texts \(columns: width, label\)"),
+        ("t.csv", b"width,label\n3,cat\n", r"no column holds image files, texts or numbers \(columns: width, label\)"),
         ("t.csv", b"path,label\nno/0.jpg,cat\nno/1.jpg,dog\n", "no usable row of 2, e.g. t.csv line 2: no/0.jpg does"),
         ("t.csv", b"path,label\nftp://x.org/0.jpg,cat\n", "an address of a kind that cannot be read"),
         ("t.csv", b'path,label\npics/0.jpg,"=HYPERLINK(""x"")"\n', "line 2: the label .* is a spreadsheet formula"),

@@ -15,6 +15,10 @@ graft.py         a trunk with a new top, and the method that tunes it by any num
 joint.py         a technique for several sources at once, a head for each
 parts.py         a step in smaller parts, where memory runs out
 sharded.py       a model of which every process keeps a part
+plan.py          what shapes a training, and its optimiser     together.py   several methods as one module
+work.py          what a training works on, and one step of it  patience.py   early stopping
+checkpoint.py    what outlasts a step                          loss_log.py   losses on their way out
+rehearsal.py     a copy that is thrown away tells the pace, or a learning rate
 loop.py          the one training loop; it asks every method the same few questions:
 
     model = method.prepare(trunk, facts)       add heads, freeze, remember the start

@@ -199,7 +199,7 @@ def check_items(parts: Sequence[Technique], modality: str, numeric: bool | None 
             raise BadSetting(f"{name} is for {' and '.join(part.goals)}, and these targets are {goal}. Leave it out")
         if modality not in part.modalities:
             raise BadSetting(
-                f"{name} works on {' or '.join(part.modalities)}s, and these items are {modality}s. Leave it out"
+                f"{name} works on {'s or '.join(part.modalities)}s, and these items are {modality}s. Leave it out"
             )
 
 

@@ -6,7 +6,7 @@
     model.safetensors   the same weights as arrays: trunk.*, head.*
     statistics.safetensors   what `extend` needs to know of the classes: counts, means, one covariance; may be absent
     snapshot.safetensors     which items it was made from, as hashes, for `fit --since`; may be absent
-    reader.json         of texts: how they become numbers, with the files that it names (a vocabulary, tokenizer.json)
+    reader.json         of texts and rows: how they become numbers, with the files that it names (a vocabulary, ...)
     README.md           model card        report.html, report.json   the numbers
 
 An encrypted one holds the same files, each sealed (sealed.py); `contents` opens either kind.
@@ -30,7 +30,7 @@ from topwork.artefact.sealed import SUFFIX, Seal
 from topwork.errors import BadWeights, StoreError
 from topwork.modalities.text import READER
 from topwork.store.atomic import new_folder
-from topwork.types import VERSION, Card, Head, Preprocess
+from topwork.types import VERSION, WRITTEN, Card, Head, Preprocess
 
 FORMAT = 1
 MARKER = "model.json"
@@ -190,7 +190,7 @@ def card_of(manifest: Mapping[str, Any]) -> Card:
 
 def _reader_names(modality: str, reader: Mapping[str, bytes]) -> list[str]:
     """Its files, READER first, once they fit beside the others."""
-    if (modality == "text") != (READER in reader):
+    if (modality in WRITTEN) != (READER in reader):
         raise BadWeights(f"A model of {modality}s and the files {', '.join(sorted(reader)) or 'of no reader'}: no pair")
     names = sorted(reader, key=lambda name: (name != READER, name))
     if wrong := [name for name in names if not _is_plain(name) or name in _OTHERS]:

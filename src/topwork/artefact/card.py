@@ -84,6 +84,27 @@ Texts of any length will do: one that is longer than a window is read in several
 """
 
 
+_ROWS = """\
+## Use
+
+```sh
+topwork predict {folder} table.csv
+```
+
+With Topwork in Python, no torch needed:
+
+```python
+import topwork as tw
+
+answer = tw.load("{folder}").predict({example})
+print(answer.label, answer.probability)
+```
+
+The graph alone takes ids and weights (1, L) of the features that reader.json describes: numbers as (x - mean) / std, 1
+for a word or for a missing value. Columns that a row lacks are missing values.
+"""
+
+
 def render(
     manifest: Mapping[str, Any],
     metrics: Mapping[str, Metric],
@@ -106,9 +127,8 @@ def render(
 
 
 def _use(manifest: Mapping[str, Any], folder: str) -> str:
-    text = (_TEXTS if _is_text(manifest) else _IMAGES).format(
-        folder=folder, min_px=card_of(manifest).preprocess.decode_px
-    )
+    how = {"text": _TEXTS, "row": _ROWS}.get(_modality(manifest), _IMAGES)
+    text = how.format(folder=folder, min_px=card_of(manifest).preprocess.decode_px, example='{"COLUMN": 1.5}')
     if not _is_numeric(manifest):
         return text
     text = text.replace("print(answer.label, answer.probability)", "print(answer.value, answer.low, answer.high)")
@@ -117,8 +137,8 @@ def _use(manifest: Mapping[str, Any], folder: str) -> str:
     return text.replace("probabilities", "values")
 
 
-def _is_text(manifest: Mapping[str, Any]) -> bool:
-    return manifest.get("modality") == "text"
+def _modality(manifest: Mapping[str, Any]) -> str:
+    return manifest.get("modality", "image")
 
 
 def _is_numeric(manifest: Mapping[str, Any]) -> bool:
@@ -127,8 +147,8 @@ def _is_numeric(manifest: Mapping[str, Any]) -> bool:
 
 
 def _is_counted(manifest: Mapping[str, Any]) -> bool:
-    """N-grams of the training texts."""
-    return manifest["backbone"]["spec"] == "bundled:ngrams"
+    """N-grams of the training texts, columns of the training rows: nothing was pretrained."""
+    return manifest["backbone"]["spec"] in ("bundled:ngrams", "bundled:columns")
 
 
 def _head(manifest: Mapping[str, Any]) -> str:
@@ -136,7 +156,7 @@ def _head(manifest: Mapping[str, Any]) -> str:
     labels = f"{'any number of' if manifest['multilabel'] else 'one of'} {len(manifest['labels'])} labels"
     given = f"a number, its {_plain(manifest['labels'][0])}" if _is_numeric(manifest) else labels
     below = "counted" if _is_counted(manifest) else "the frozen backbone"
-    one = "a text" if _is_text(manifest) else "an image"
+    one = {"text": "a text", "row": "a row"}.get(_modality(manifest), "an image")
     return (
         f"# {_plain(manifest['name'] or task)}\n\n"
         f"Made by Topwork {manifest['topwork']} for {task}: {one} gets {given}.\n"
@@ -187,7 +207,8 @@ def _made_of(manifest: Mapping[str, Any]) -> str:
 
 
 def _limits(manifest: Mapping[str, Any], recall: Mapping[str, Metric]) -> str:
-    one, none = ("text", "is about none") if _is_text(manifest) else ("picture", "shows none")
+    names = {"text": ("text", "is about none"), "row": ("row", "is like none")}
+    one, none = names.get(_modality(manifest), ("picture", "shows none"))
     lines = [
         f"* Measured on {one}s like those it was trained on; on others it may do worse, nobody has measured how much."
     ]
@@ -203,7 +224,9 @@ def _limits(manifest: Mapping[str, Any], recall: Mapping[str, Metric]) -> str:
             "does so by itself; who asks the graph alone masks first, by topwork.modalities.redaction.Redaction."
         )
     if _is_counted(manifest):
-        lines.append("* Whether a word was in its training texts can be told: pass it on only where that may be known.")
+        lines.append(
+            f"* Whether a word was in its training {one}s can be told: pass it on only where that may be known."
+        )
     lines += [
         f"* Weak: {_plain(label)}, of which {m} are found (95 % interval, n = {m.n:,})." for label, m in _weak(recall)
     ]

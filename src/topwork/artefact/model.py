@@ -1,10 +1,11 @@
-"""A saved model: raw pixels or texts to labelled probabilities, with numpy, Pillow and onnxruntime alone.
+"""A saved model: raw pixels, texts or rows to labelled probabilities, with numpy, Pillow and onnxruntime alone.
 
     model = load("models/photos")
     model.predict("new.jpg").label                      # also bytes, PIL images, arrays, and lists of them
     model.predict("house.jpg").value                    # of a model of numbers, with .low and .high
     for answer in model.stream(paths): ...              # Prediction or Skipped, in order
     load("models/reviews").predict("What a film!")      # of texts: a str is the text, a Path a file that holds one
+    load("models/patients").predict({"age": 41})        # of rows: a mapping, or the same as JSON
 
 Every image is one forward pass of its own: its answer does not depend on what else is in the list, sizes may differ,
 and a batch would be slower: its activations leave the processor's cache (mobilenetv2_100, onnxruntime 1.31, one thread:
@@ -26,13 +27,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topwork import settings
-from topwork.artefact import bundle, pixels, texts
+from topwork.artefact import bundle, pixels, rows, texts
 from topwork.artefact.sealed import Seal
 from topwork.errors import BadData, BadSetting, BadWeights, StoreError
 from topwork.modalities.readers import open_reader
 from topwork.modalities.redaction import Redaction
+from topwork.modalities.rows import ColumnsReader
 from topwork.modalities.text import Reader
-from topwork.types import Card, Skipped
+from topwork.types import WRITTEN, Card, Skipped
 
 if TYPE_CHECKING:
     import os
@@ -103,12 +105,12 @@ class Model:
 
     @property
     def task(self) -> str:
-        """What was learned: "image-classification", "text-classification"."""
+        """What was learned: "image-classification", "text-classification", "tabular-regression"."""
         return self.manifest["task"]
 
     @property
     def modality(self) -> str:
-        """What goes in: "image" or "text"."""
+        """What goes in: "image", "text" or "row"."""
         return self.manifest.get("modality", "image")  # models of the first version have none
 
     @property
@@ -155,8 +157,13 @@ class Model:
 
     @cached_property
     def reader(self) -> Reader:
-        """What turns texts into the graph's numbers; of models of texts."""
+        """What turns texts or rows into the graph's numbers; of models of these."""
         return open_reader(bundle.reader_files(self.folder, self.manifest, self.seal))
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that a row should have; () of models of images and texts."""
+        return self.reader.names if self.modality == "row" and isinstance(self.reader, ColumnsReader) else ()
 
     @cached_property
     def redaction(self) -> Redaction | None:
@@ -203,8 +210,9 @@ class Model:
             raise BadData(
                 f"a {type(inputs).__name__} is not {self._kind.ONE}. Expected {self._kind.EXPECTED}, or a list of them"
             ) from error
-        _ = self.session, self.modality == "text" and self.reader  # opened once, before the threads ask for it
-        size = BLOCK if self.modality == "text" and hasattr(inputs, "__len__") else 1
+        read = self.modality in WRITTEN
+        _ = self.session, read and self.reader  # opened once, before the threads ask for it
+        size = BLOCK if read and hasattr(inputs, "__len__") else 1
         blocks = iter(lambda: list(islice(items, size)), [])
         answered = _side_by_side(lambda block: self._answers(block, output), blocks, self.threads)
         return chain.from_iterable(answered)
@@ -213,7 +221,7 @@ class Model:
         if self.redaction is not None:
             block = [(number, _masked(x, self.redaction)) for number, x in block]
         names = [self._kind.name_of(x, number) for number, x in block]
-        feeds = self._fed_texts if self.modality == "text" else self._fed_images
+        feeds = self._fed_texts if self.modality in WRITTEN else self._fed_images
         return [
             _Answer(name, Skipped(name, str(fed))) if isinstance(fed, BadData) else self._run(name, output, *fed)
             for name, fed in zip(names, feeds([x for _, x in block]), strict=True)
@@ -226,7 +234,7 @@ class Model:
     @property
     def _kind(self) -> Any:
         """What knows this modality's inputs."""
-        return texts if self.modality == "text" else pixels
+        return {"text": texts, "row": rows}.get(self.modality, pixels)
 
     def _fed_images(self, block: list[Any]) -> Iterator[_Fed]:
         for x in block:
@@ -234,7 +242,10 @@ class Model:
             yield image if isinstance(image, BadData) else ({"pixels": image[None]}, False)
 
     def _fed_texts(self, block: list[Any]) -> Iterator[_Fed]:
-        read = [_or_why(texts.text, x) for x in block]
+        if self.modality == "row":
+            read = [_or_why(rows.row, x, self.reader) for x in block]
+        else:
+            read = [_or_why(texts.text, x) for x in block]
         if self.redaction is not None:  # of files and bytes, too; masking twice changes nothing
             read = [self.redaction.text(text) if isinstance(text, str) else text for text in read]
         known = [text for text in read if isinstance(text, str)]

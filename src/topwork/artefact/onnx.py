@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topwork.errors import BadWeights
-from topwork.types import Backbone, Head
+from topwork.types import WRITTEN, Backbone, Head
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +36,7 @@ windows (float[W, D] features) => (float[1, D] text)
 
 
 def compose(backbone: Backbone, head: Head, labels: Sequence[str], task: str | None = None) -> bytes:
-    """The whole model as one serialised graph; `task` is classification of the backbone's modality if not named."""
+    """The whole model as one serialised graph; `task` is classification of what the backbone reads if not named."""
     import onnx
 
     from topwork.nn import onnx_graph
@@ -47,7 +47,7 @@ def compose(backbone: Backbone, head: Head, labels: Sequence[str], task: str | N
     trunk = onnx.load_from_string(backbone.graph())
     trunk.graph.name = "trunk"
     task = task or f"{backbone.card.modality}-classification"
-    if backbone.card.modality == "text":
+    if backbone.card.modality in WRITTEN:
         return _of_texts(trunk, head, labels, task)
     from topwork.modalities.image_graph import geometry, normalise
 

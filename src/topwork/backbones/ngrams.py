@@ -21,7 +21,7 @@ from topwork.types import Card
 SPEC = "bundled:ngrams"
 READING = 1  # raise it when the reader finds other n-grams in the same text
 
-_GRAPH = """
+ADDED_UP = """
 <ir_version: 9, opset_import: ["" : 19]>
 trunk (int64[W, L] ids, float[W, L] weights) => (float[W, %(D)d] features) {
     shape = Shape (ids)
@@ -65,7 +65,7 @@ class Ngrams:
 
         if self.reader is None:
             self._refuse("has no vocabulary yet: fitted(texts) gives it one")
-        return to_bytes(parser.parse_model(_GRAPH % {"D": len(self.reader.hashes)}))
+        return to_bytes(parser.parse_model(ADDED_UP % {"D": len(self.reader.hashes)}))
 
     def module(self) -> Any:
         """There is none: nothing in it can learn."""

@@ -76,6 +76,6 @@ def show(renderable: object) -> None:
 
 def whereabouts(model: Model) -> str:
     """Where a new model and its report lie, and how they are used."""
-    what = '"some text"' if model.modality == "text" else "FILE"
+    what = {"text": '"some text"', "row": "TABLE.csv"}.get(model.modality, "FILE")
     report = f"topwork decrypt {model.folder} --out FOLDER" if model.seal else str(model.folder / "report.html")
     return f"model   {model.folder}\nreport  {report}\nuse     topwork predict {model.folder} {what}"

@@ -18,8 +18,8 @@ def add_to(app: typer.Typer) -> None:
 def fit(
     data: str = typer.Argument(
         ...,
-        help="Images or texts: a folder per class, a table (csv, tsv, jsonl, parquet), a database."
-        " Also in a zip or tar, or at s3://, gs://, https://.",
+        help="Images or texts: a folder per class, a table (csv, tsv, json, jsonl, parquet), a database."
+        " Also in a zip or tar, or at s3://, gs://, az://, https://.",
     ),
     query: str = QUERY,
     since: str = typer.Option(
@@ -28,7 +28,7 @@ def fit(
     test: str = typer.Option(None, help="Test data of the same kind, if no split of DATA; of a database, a query."),
     source: list[str] = typer.Option([], help="Other labelled data that may help; may be given several times."),
     source_how: str = typer.Option("intermediate", help="How: intermediate (before), joint (at the same time), both."),
-    task: str = typer.Option("auto", help="auto, or {image,text}-{classification,regression}."),
+    task: str = typer.Option("auto", help="auto, or {image,text,tabular}-{classification,regression}."),
     backbone: str = typer.Option(
         "auto", help="auto, bundled, timm:NAME, torchvision:NAME, local:FOLDER; of texts bundled:text_small, hf:NAME."
     ),

@@ -32,8 +32,9 @@ def predict(
     inputs: list[str] = typer.Argument(
         ...,
         help="Images: files, folders, addresses (s3://, https:// ...), or - for paths on standard input. Texts: a text "
-        "in quotation marks, a file that is one text, a folder of .txt files, a table (csv, tsv, jsonl, parquet), or - "
-        "for a text a line. Of either: a database (sqlite:///file.db, postgresql://...) with --query.",
+        "in quotation marks, a file that is one text, a folder of .txt files, a table (csv, json, parquet ...), "
+        "or - for a text a line. Rows: a table, a row as JSON in quotation marks, or - for one a line. Of all: a "
+        "database (sqlite:///file.db, postgresql://...) with --query.",
     ),
     query: str = typer.Option(None, help='Rows of a database to judge: "select id, text from reviews".'),
     key: str = typer.Option(None, help="Column of the query that names a row: id. Guessed and said otherwise."),
@@ -44,9 +45,9 @@ def predict(
     as_csv: bool = typer.Option(False, "--csv", help="Print input,label,probability; of numbers input,value,low,high."),
     top: int = typer.Option(5, min=1, help="How many labels to show of each."),
 ) -> None:
-    """Say what is in pictures, what texts are about, or the number that is measured."""
+    """Say what is in pictures, what texts are about, what a row stands for, or the number that is measured."""
     from topwork import verbs, writing_back
-    from topwork.cli import texts
+    from topwork.cli import rows, texts
     from topwork.errors import BadData, BadSetting
     from topwork.store.database import is_database
     from topwork.types import Skipped
@@ -89,6 +90,8 @@ def predict(
     else:
         if opened.modality == "text":
             results = opened.stream(texts.asked(inputs, item_column, skip, note), top=top)
+        elif opened.modality == "row":
+            results = opened.stream(rows.asked(inputs, opened.columns, skip), top=top)
         else:
             paths = (x for name in inputs for x in ((y.rstrip("\n") for y in sys.stdin) if name == "-" else (name,)))
             results = verbs.stream(opened, [path for path in paths if path], top=top)
@@ -152,7 +155,7 @@ def evaluate(
     """Measure a saved model on labelled data, every number with its interval."""
     from pathlib import Path
 
-    from topwork import verbs
+    from topwork import verbs, wishes
     from topwork.account import thumbnails
     from topwork.cli.console import show, watching
     from topwork.evaluation.report import render, terminal, to_json
@@ -160,8 +163,8 @@ def evaluate(
 
     opened = verbs.load(model)
     with watching(as_json) as watch:
-        columns = {"item_column": item_column, "label_column": label_column, "numeric": opened.numeric}
-        dataset = verbs.read(data, query=query, **columns)
+        columns = {"item_column": item_column, "label_column": label_column}
+        dataset = verbs.read(data, query=query, **columns, **wishes.options_of(opened))
         numbers = verbs.evaluate(opened, dataset, watch=watch)
     if report:
         write_file(Path(report), render(numbers, thumbnails(dataset.root, numbers)).encode())

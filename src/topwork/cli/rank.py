@@ -18,8 +18,8 @@ def add_to(app: typer.Typer) -> None:
 def rank(
     data: str = typer.Argument(
         ...,
-        help="Images or texts: a folder per class, a table (csv, tsv, jsonl, parquet), a database."
-        " Also in a zip or tar, or at s3://, gs://, https://.",
+        help="Images or texts: a folder per class, a table (csv, tsv, json, jsonl, parquet), a database."
+        " Also in a zip or tar, or at s3://, gs://, az://, https://.",
     ),
     query: str = QUERY,
     backbones: str = typer.Option("auto", help="Backbones, separated by commas. auto: all that are on this machine."),

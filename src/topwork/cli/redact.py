@@ -16,7 +16,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def redact(
-    data: str = typer.Argument(..., help="Images or texts: a folder per class, or a table (csv, tsv, jsonl, parquet)."),
+    data: str = typer.Argument(
+        ..., help="Images or texts: a folder per class, or a table (csv, tsv, json, jsonl, parquet)."
+    ),
     out: Path = typer.Option(
         ..., help="New folder; of texts also a table (csv, parquet). The old data stay as they are."
     ),

@@ -2,7 +2,7 @@
 
 "What a film!"              the text
 review.txt                  a file that is there: one text, in whatever encoding the bytes tell
-reviews.csv                 a table (csv, tsv, jsonl, parquet): a text a row
+reviews.csv                 a table (csv, tsv, json, jsonl, parquet): a text a row
 reviews/                    a folder: every .txt file in it, a text a file
 -                           standard input: a text a line, an empty line too
 """
@@ -22,8 +22,8 @@ from topwork.errors import BadData, StoreError
 from topwork.store import remote
 from topwork.types import Skipped
 
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-_FILE = re.compile(r"\S+\.(?:txt|csv|tsv|jsonl|ndjson|parquet)")
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+_FILE = re.compile(r"\S+\.(?:txt|csv|tsv|json|jsonl|ndjson|parquet)")
 _MANY = 20  # lines of a file that are probably a text each
 
 

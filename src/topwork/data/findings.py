@@ -43,6 +43,11 @@ WORDS = {
         "the same as others but for case, spaces and marks at the end", "nearly the same as others",
         "without a letter or digit", "look at them: is something lost?",
     ),
+    "row": Words(
+        "row", "rows", "row", "rows",
+        "the same as others in every column", "nearly the same as others",
+        "without any value", "look at them: is something lost?",
+    ),
 }  # fmt: skip
 COMMON = 0.2  # share of the items from which a suspicion is what the set is like
 SHARE = 0.05  # of a second language or script, from which it is worth saying

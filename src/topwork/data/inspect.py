@@ -1,6 +1,6 @@
 """Look at every item once: what is there, what cannot be read, what is there twice, what would flatter the score.
 
-    read -> BLAKE2b-128 of the content -> facts of every item (inspect_image.py, inspect_text.py)
+    read -> BLAKE2b-128 of the content -> facts of every item (inspect_image.py, inspect_text.py, inspect_row.py)
          -> counts, sizes, lengths; the same picture or text in several places; findings
 
 Unreadable items leave the dataset, and so do training copies of val and test items (drop_leaks); both are listed in
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from topwork.data.findings import FEW, HELD_OUT, about, counts, label_sets, left_out, spread_of, unreadable, words_of
 from topwork.errors import BadData
 from topwork.store import Store, remote
-from topwork.types import Dataset, Finding, Findings, Progress, Skipped, silent
+from topwork.types import WRITTEN, Dataset, Finding, Findings, Progress, Skipped, silent
 
 _SEVERITY = ("error", "warning", "note")
 
@@ -107,6 +107,10 @@ def _look(dataset: Dataset, store: Store | None, threads: int, progress: Progres
         from topwork.data import inspect_text
 
         return inspect_text.look(dataset, progress)
+    if dataset.modality == "row":
+        from topwork.data import inspect_row
+
+        return inspect_row.look(dataset, progress)
     from topwork.data import inspect_image
 
     with remote.ahead(dataset.paths()):
@@ -119,6 +123,10 @@ def _suspects(dataset: Dataset, seen: Any) -> list[Finding | None]:
         from topwork.data.suspects_text import suspects
 
         return suspects(dataset, seen)
+    if dataset.modality == "row":
+        from topwork.data.suspects_row import suspects as of_rows
+
+        return of_rows(dataset, seen)
     from topwork.data.suspects_image import suspects as of_images
 
     return of_images(dataset, seen)
@@ -136,8 +144,11 @@ def _facts(dataset: Dataset, unreadable: int, same: NDArray[np.int32], twin: NDA
 
     alone, different = len(np.unique(twin)), len(np.unique(same))
     copies: dict[str, Any] = {"pictures": alone}
-    if dataset.modality == "text":
-        copies = {"texts": alone, "duplicates": {"exact": len(same) - different, "near": different - alone}}
+    if dataset.modality in WRITTEN:
+        copies = {
+            f"{dataset.modality}s": alone,
+            "duplicates": {"exact": len(same) - different, "near": different - alone},
+        }
     return {
         "items": len(dataset),
         "unreadable": unreadable,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from topwork.errors import BadData
 from topwork.store import remote
-from topwork.types import Dataset
+from topwork.types import WRITTEN, Dataset
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,7 +62,7 @@ def _rows(dataset: Dataset, number: list[int], split: str | None) -> pa.Table:
     named = given if split is None else pa.array([split] * len(dataset), pa.string())
     groups = dataset.table["group"] if "group" in dataset.columns else pa.nulls(len(dataset), pa.string())
     columns = {"target": target, "split": named, "group": groups}
-    if dataset.modality == "text":
+    if dataset.modality in WRITTEN:
         return pa.table({"item": dataset.table["item"], "text": dataset.table["text"], **columns})
     paths = [remote.absolute(path) for path in dataset.paths()]
     return pa.table({"item": pa.array(paths, pa.string()), **columns})

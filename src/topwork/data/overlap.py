@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from topwork.data.duplicates import mirror_twins, twins
 from topwork.data.inspect_image import remembered
 from topwork.store import Store
-from topwork.types import Dataset, silent
+from topwork.types import WRITTEN, Dataset, silent
 
 
 def overlap(dataset: Dataset, other: Dataset, store: Store | None = None) -> NDArray[np.bool_]:
     """(N,) rows of `other` whose picture or text is in `dataset`; both are inspected."""
-    if dataset.modality == "text":
+    if dataset.modality in WRITTEN:
         both = _twins_of_texts(dataset, other)
         return np.isin(both[len(dataset) :], both[: len(dataset)])
     contents = np.frombuffer(
@@ -37,10 +37,11 @@ def _twins_of_texts(*datasets: Dataset) -> NDArray[np.int32]:
     """Twins over all datasets, one after the other."""
     import pyarrow as pa
 
-    from topwork.data import inspect_text
+    from topwork.data import inspect_row, inspect_text
 
     texts = pa.concat_tables([one.table.select(["text"]) for one in datasets])
-    return inspect_text.look(datasets[0].replace(table=texts), silent).near(_labels(*datasets))
+    look = inspect_row.look if datasets[0].modality == "row" else inspect_text.look
+    return look(datasets[0].replace(table=texts), silent).near(_labels(*datasets))
 
 
 def _labels(*datasets: Dataset) -> NDArray[Any]:

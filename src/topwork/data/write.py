@@ -1,12 +1,14 @@
-"""Write a dataset as a table: path or text, label, split (csv or parquet), which `topwork fit` reads again."""
+"""Write a dataset as a table: path, text or features, label, split (csv, parquet), which `topwork fit` reads again."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from topwork.errors import BadSetting
+from topwork.modalities.rows import parsed
 from topwork.modalities.text import PAIR
 from topwork.store import remote
 from topwork.store.atomic import write_file
@@ -43,14 +45,23 @@ def table_bytes(columns: dict[str, Any], suffix: str) -> bytes:
     return file.getvalue()
 
 
-def _inputs(dataset: Dataset) -> dict[str, list[str]]:
-    if dataset.modality != "text":
+def _inputs(dataset: Dataset) -> dict[str, list[Any]]:
+    if dataset.modality == "image":
         return {"path": [remote.absolute(path) for path in dataset.paths()]}
     texts = dataset.inputs()
+    if dataset.modality == "row":
+        return _features(texts, {"label", "split", "was", *MORE, *(dataset.labels if dataset.numeric else ())})
     if not any(PAIR in text for text in texts):
         return {"text": texts}
     sides = [text.partition(PAIR) for text in texts]
     return {"text_a": [side[0] for side in sides], "text_b": [side[2] for side in sides]}
+
+
+def _features(rows: Sequence[str], taken: Collection[str]) -> dict[str, list[Any]]:
+    """Column by column; one that is called like what is written beside it gets a _."""
+    cells = [parsed(row) for row in rows]
+    names = list(dict.fromkeys(name for row in cells for name in row))
+    return {f"{name}_" if name in taken else name: [row.get(name) for row in cells] for name in names}
 
 
 def _names(dataset: Dataset, target: Any, joined: bool) -> str | float | list[str] | None:

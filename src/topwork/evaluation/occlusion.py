@@ -1,6 +1,6 @@
-"""Words that mattered: the probability of a label, and what is left of it when one word is missing.
+"""Words that mattered: the probability of a label, and what is left of it when one word, or one value, is missing.
 
-    effect of word w = p(label | text) - p(label | text without w)
+    effect of word w = p(label | text) - p(label | text without w)        of a row: with the value as a missing one
 
 Units are runs of letters between white space, and single characters where a script writes no spaces (Chinese,
 Japanese, Thai ...). Only the first UNITS of a text are left out in turn. A small effect does not say that a word means
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from topwork.modalities.rows import parsed, shown, written
 from topwork.modalities.text import PAIR
 
 UNITS = 60  # words of a text that are left out in turn
@@ -47,6 +48,33 @@ def without(text: str, start: int, end: int) -> str:
     return text[:start] + text[gap.end() if gap else end :]
 
 
+Apart = tuple[str, list[tuple[int, int]], Iterator[str]]
+"""What is shown of an item, where its parts stand in that, and the item without each of them in turn."""
+
+
+def words(text: str) -> Apart:
+    """A text word by word; a word that the end of what is shown would cut is none."""
+    spans = units(text[:LETTERS])
+    if len(text) > LETTERS and spans and spans[-1][1] == LETTERS:
+        spans = spans[:-1]
+    return text, spans, (without(text, start, end) for start, end in spans)
+
+
+def cells(row: str) -> Apart:
+    """A row value by value; a value that is left out is missing."""
+    known = parsed(row)
+    said, spans = "", []
+    for name, cell in known.items():
+        if len(spans) == UNITS:
+            break
+        said += ", " if said else ""
+        one = shown(written({name: cell}))
+        spans.append((len(said), len(said) + len(one)))
+        said += one
+    more = "…" if len(spans) < len(known) else ""
+    return said + more, spans, (written({**known, name: None}) for name in [*known][: len(spans)])
+
+
 def explain(
     entries: Sequence[dict[str, Any]],
     texts: Sequence[str],
@@ -54,8 +82,9 @@ def explain(
     ask: Ask,
     seconds: float = SECONDS,
     scale: float | None = None,
+    apart: Callable[[str], Apart] = words,
 ) -> list[dict[str, Any]]:
-    """The entries of a gallery with what is shown of their texts, all of them asked about in one go.
+    """The entries of a gallery with what is shown of their texts or rows, all of them asked about in one go.
 
     words    [[letters, effect or null], ...]: the text from its beginning, up to LETTERS
     about    the label that the effects are for: what the entry says was predicted, where that is one label
@@ -63,31 +92,26 @@ def explain(
     scale    of a model of numbers: effects are in units of it, its typical error
     """
     deadline, late = time.monotonic() + seconds, False
-    spans = [_whole_words(text) for text in texts]
-    stream = iter(ask(one for text, own in zip(texts, spans, strict=True) for one in _asked(text, own)))
+    parts = [apart(text) for text in texts]
+    stream = iter(
+        ask(one for text, (_, own, less) in zip(texts, parts, strict=True) for one in _asked(text, own, less))
+    )
     told = []
-    for entry, text, own in zip(entries, texts, spans, strict=True):
+    for entry, (said, own, _) in zip(entries, parts, strict=True):
         answers: list[Any] = []
         while own and not late and len(answers) <= len(own):
             answers.append(next(stream))
             late = time.monotonic() >= deadline
         whole = len(answers) == len(own) + 1 and all(hasattr(answer, "argmax") for answer in answers)
         facts = _effects(answers, str(entry.get("predicted") or ""), labels, scale) if whole else {}
-        told.append(entry | {"words": pieces(text, own, facts.pop("effects", [None] * len(own))), **facts})
+        told.append(entry | {"words": pieces(said, own, facts.pop("effects", [None] * len(own))), **facts})
     return told
 
 
-def _whole_words(text: str) -> list[tuple[int, int]]:
-    spans = units(text[:LETTERS])
-    cut = len(text) > LETTERS and spans and spans[-1][1] == LETTERS
-    return spans[:-1] if cut else spans
-
-
-def _asked(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[str]:
+def _asked(text: str, spans: Sequence[tuple[int, int]], less: Iterator[str]) -> Iterator[str]:
     if spans:
         yield text
-    for start, end in spans:
-        yield without(text, start, end)
+        yield from less
 
 
 def _effects(answers: Sequence[Any], said: str, labels: Sequence[str], scale: float | None) -> dict[str, Any]:

@@ -65,12 +65,12 @@ def in_line(key: str) -> str:
 
 
 def thing(numbers: Mapping[str, Any]) -> str:
-    """What one item of the data is: image, text."""
-    return "text" if numbers.get("modality") == "text" else "image"
+    """What one item of the data is: image, text, row."""
+    return numbers.get("modality") or "image"
 
 
 def a_thing(numbers: Mapping[str, Any]) -> str:
-    """'an image', 'a text'."""
+    """'an image', 'a text', 'a row'."""
     one = thing(numbers)
     return f"{'an' if one[0] in 'aeiou' else 'a'} {one}"
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from topwork.errors import BadData
 from topwork.store import remote
-from topwork.types import Dataset, Skipped
+from topwork.types import WRITTEN, Dataset, Skipped
 
 
 def content_key(data: bytes) -> bytes:
@@ -56,7 +56,7 @@ def distinct(dataset: Dataset) -> Contents:
 def _column(dataset: Dataset) -> tuple[pa.Array, tuple[Skipped, ...]]:
     if "content" in dataset.columns and dataset.table["content"].null_count == 0:
         return pa.concat_arrays(dataset.table["content"].chunks or [pa.array([], pa.binary(16))]), ()
-    if dataset.modality == "text":
+    if dataset.modality in WRITTEN:
         texts = (text.encode("utf-8", "surrogatepass") for text in dataset.inputs())
         return pa.array([content_key(text) for text in texts], pa.binary(16)), ()
     items = dataset.table["item"].to_pylist()

@@ -32,7 +32,7 @@ from topwork.features.pixels import Loader
 from topwork.features.remembering import Passed, claimed, collect
 from topwork.features.sharing import share
 from topwork.store import Store, claims_of
-from topwork.types import Backbone, Choice, Dataset, Features, Preprocess, Progress, Skipped, silent
+from topwork.types import WRITTEN, Backbone, Choice, Dataset, Features, Preprocess, Progress, Skipped, silent
 
 CPU_PIXELS, GPU_PIXELS = 2 * 224**2, 128 * 224**2  # per batch; MobileNetV2: 8 x 224 px take a fifth longer than 2
 CPU_MOST, GPU_MOST = 64, 1024  # images per batch
@@ -51,7 +51,7 @@ def extract(
     progress: Progress = silent,
 ) -> Features:
     """Features of every item that can be read."""
-    if dataset.modality == "text":
+    if dataset.modality in WRITTEN:
         from topwork.features.texts import extract_texts
 
         return extract_texts(

@@ -21,7 +21,7 @@ import numpy as np
 from topwork.modalities.image_graph import normalise
 from topwork.nn.session import session
 from topwork.store import Store
-from topwork.types import Backbone, Card, digest
+from topwork.types import WRITTEN, Backbone, Card, digest
 
 BATCH = 16
 TOKENS = 32  # of a text
@@ -53,10 +53,13 @@ def measure(backbone: Backbone, store: Store | None) -> Latency:
     from topwork.nn.onnx_graph import chain, to_bytes
 
     random = np.random.Generator(np.random.Philox(key=0))
-    if backbone.card.modality == "text":
+    if backbone.card.modality in WRITTEN:
         graph = backbone.graph()
         running: Any = session(graph, threads=1)
-        noise = {"ids": random.integers(0, 100, (BATCH, TOKENS)), "weights": np.ones((BATCH, TOKENS), np.float32)}
+        noise = {
+            "ids": random.integers(0, min(100, backbone.card.features or 100), (BATCH, TOKENS)),
+            "weights": np.ones((BATCH, TOKENS), np.float32),
+        }
     else:
         trunk = onnx.load_model_from_string(backbone.graph())
         graph = to_bytes(chain(normalise(backbone.card.preprocess), trunk))

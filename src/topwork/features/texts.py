@@ -6,8 +6,8 @@ Windows of one length, rounded up (`padded_length`), share batches of one shape,
 last batch of a length is filled up with one of its windows. So the bits of a feature do not depend on its company, and
 a run that was killed and resumed gives what an undisturbed one gives.
 
-Two kinds of backbones need no engine: static embeddings are encoded by numpy as fast as a store could be read, n-grams
-are a csr matrix. Neither is kept in the store.
+Three kinds of backbones need no engine: static embeddings are encoded by numpy as fast as a store could be read,
+n-grams are a csr matrix, rows of feature columns are features already. None is kept in the store.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def extract_texts(
             f"Backbone '{backbone.card.spec}' is not fitted yet. It needs the training texts: fitted(texts)"
         )
     contents = distinct(dataset)
-    if reader.kind == "ngrams":
+    if reader.kind in ("ngrams", "columns"):
         return _counted(dataset, backbone, reader, contents, began, progress)
     if engine == "auto" and hasattr(backbone, "encode"):
         return _encoded(dataset, backbone, contents, began, progress)
@@ -301,7 +301,7 @@ def _cut(reader: Reader, texts: Sequence[str]) -> int:
 def _counted(
     dataset: Dataset, backbone: Backbone, reader: Reader, contents: Contents, began: float, progress: Progress
 ) -> Features:
-    """N-grams: a csr matrix."""
+    """N-grams: a csr matrix; feature columns: a dense one."""
     from scipy.sparse import csr_array
 
     texts = dataset.inputs()
@@ -310,10 +310,12 @@ def _counted(
     progress("extract", len(contents.keys), len(contents.keys))
     shape = (len(contents.keys), backbone.card.features or 0)
     x = csr_array((tokens.weights, tokens.ids, tokens.ends), shape=shape)
+    x = x.toarray() if reader.kind == "columns" else x
     many = len(contents.index)
     x = x if len(contents.keys) == many else x[contents.index]
     cut = int(tokens.cut[contents.index].sum())
-    return _told(backbone, x, contents, began, "counting needs none", told(0, cut, many, reader))
+    why = "counting needs none" if reader.kind == "ngrams" else "filling and scaling need none"
+    return _told(backbone, x, contents, began, why, told(0, cut, many, reader))
 
 
 def _told(backbone: Backbone, x: Any, contents: Contents, began: float, why: str, more: Sequence[Choice]) -> Features:

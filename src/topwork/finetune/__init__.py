@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,8 @@ from topwork.finetune.bench import Bench, Trained
 from topwork.finetune.clock import LEAST_SECONDS, OutOfTime, check_time
 from topwork.finetune.start import Start
 from topwork.ground import Ground, Rows
-from topwork.types import Backbone, Choice, Head, Watch
+from topwork.terms import Terms
+from topwork.types import Backbone, Choice, Head
 
 __all__ = ["LEAST_SECONDS", "Bench", "Start", "Trained", "Tuning", "check", "tune"]
 ENOUGH = 600  # out-of-fold items that a paired test wants where others measure
@@ -51,11 +51,7 @@ def tune(
     spec: str,
     parts: Sequence[Technique],
     start: Start,
-    deadline: float,
-    run: Path | None,
-    seed: int,
-    watch: Watch,
-    engine: str = "auto",
+    terms: Terms,
     join: Callable[[Bench], Bench] = lambda bench: bench,
     asked: Sequence[int] | None = None,
     again: bool = True,
@@ -63,24 +59,24 @@ def tune(
 ) -> Tuning | str:
     """The folds' trainings; or, in words, why there is no time for them.
 
-    `run`: where trainings keep their checkpoints; None: nowhere, and nothing is taken up again. `join` puts more on
-    the bench: other sources, which are learnt from whatever fold is asked. `asked`: folds to leave out in turn; None:
-    as many as a paired test wants. `again` False: nobody will ask for a training on everything. `must`: however
+    `terms.run`: where trainings keep their checkpoints; None: nowhere, and nothing is taken up again. `join` puts more
+    on the bench: other sources, which are learnt from whatever fold is asked. `asked`: folds to leave out in turn;
+    None: as many as a paired test wants. `again` False: nobody will ask for a training on everything. `must`: however
     little time there is.
     """
     try:
-        check_time(deadline, must)
-        bench = join(Bench.of(ground, spec, parts, start, math.inf if must else deadline, run, seed, watch, engine))
+        check_time(terms.deadline, must)
+        bench = join(Bench.of(ground, spec, parts, start, terms.until(math.inf) if must else terms))
     except OutOfTime as reason:
         return f"left out: {reason} (--budget)"
     folds = ground.folds[ground.train]
     left_out = _asked(ground) if asked is None else list(asked)
-    decided = pace.decide(bench, deadline, len(left_out), again, must)
+    decided = pace.decide(bench, terms.deadline, len(left_out), again, must)
     if isinstance(decided, str):
         return decided
     plan, left_out = decided.plan, left_out[: decided.folds]
     for choice in decided.choices[1:]:
-        watch.say(str(choice))
+        terms.watch.say(str(choice))
     rows, logits, held = [], [], np.zeros((0, len(ground.dataset.labels)), np.float32)
     first: Callable[[], Trained] | None = None
     for number, fold in enumerate(left_out):

@@ -21,6 +21,8 @@ from topwork.adaptation import Technique, loop
 from topwork.adaptation import probe as probes
 from topwork.adaptation.feed import Feed
 from topwork.adaptation.graft import Grafted, Scope, Tune, check_items
+from topwork.adaptation.patience import Judge
+from topwork.adaptation.plan import Plan
 from topwork.backbones.source_head import source_head
 from topwork.backbones.tuned import Tuned, checksum, movement
 from topwork.data.split import keep_together
@@ -33,6 +35,7 @@ from topwork.finetune.start import BATCH, Start, Unit, targets_of
 from topwork.ground import Ground, Rows
 from topwork.store.runs import Run
 from topwork.tasks import item_losses, statistics
+from topwork.terms import Terms
 from topwork.types import Choice, Head, Watch, digest
 
 
@@ -67,22 +70,12 @@ class Bench:
     forced: dict[str, Any] = field(default_factory=dict)  # what memory has decided
 
     @classmethod
-    def of(
-        cls,
-        ground: Ground,
-        spec: str,
-        parts: Sequence[Technique],
-        start: Start,
-        deadline: float,
-        run: Path | None,
-        seed: int,
-        watch: Watch,
-        engine: str,
-    ) -> Bench:
+    def of(cls, ground: Ground, spec: str, parts: Sequence[Technique], start: Start, terms: Terms) -> Bench:
         """Read the items, find the boundary, and fill its cache."""
         scope = parts[0]
         assert isinstance(scope, Scope)
         check_items(parts, ground.dataset.modality, ground.dataset.numeric)
+        deadline, seed, watch = terms.deadline, terms.seed, terms.watch
         learnt = material(ground, parts, start, seed, watch)
         device = os.environ.get("TOPWORK_DEVICE") or _device()
         check_time(deadline)
@@ -91,12 +84,12 @@ class Bench:
         if stages is not None:
             below = scope.boundary(stages.shares)
         if below and stages is not None:
-            learnt, choice = learnt.freeze(stages, below, start.backbone, scope, device, engine, deadline, watch)
+            learnt, choice = learnt.freeze(stages, below, start.backbone, scope, device, terms.engine, deadline, watch)
             said.append(choice)
         feed = learnt.feed
         if any(part.needs_source_head for part in parts):
             feed = dataclasses.replace(feed, source_head=_source_head(start))
-        return cls(ground, spec, tuple(parts), start, learnt, feed, below, device, run, seed, watch, tuple(said))
+        return cls(ground, spec, tuple(parts), start, learnt, feed, below, device, terms.run, seed, watch, tuple(said))
 
     @property
     def cached(self) -> Any | None:
@@ -172,7 +165,7 @@ class Bench:
         """Those that are not of other sources."""
         return shown if self.beside is None else np.setdiff1d(shown, self.beside)
 
-    def train(self, plan: loop.Plan, rows: Rows, name: str) -> Trained:
+    def train(self, plan: Plan, rows: Rows, name: str) -> Trained:
         """One training, from where it was left."""
         feed, judge = self.feed_of(rows), None
         if self.scope.patience:
@@ -213,7 +206,7 @@ class Bench:
         told = {key: known[key].value for key in ("accuracy", "log_loss", "r2", "mae") if key in known}
         self.asked.append({"name": name, "items": len(rows), **told})
 
-    def _judged(self, feed: Feed) -> tuple[Feed, loop.Judge]:
+    def _judged(self, feed: Feed) -> tuple[Feed, Judge]:
         """A tenth of the items is kept aside, and their log loss says when to stop."""
         rows, dataset = feed.chosen, self.ground.dataset
         assert rows is not None
@@ -227,7 +220,7 @@ class Bench:
 
         chosen = dataclasses.replace(feed, chosen=rows[~tenth])
         every = max(1, math.ceil(len(chosen.chosen) / (self.scope.batch or BATCH)))  # type: ignore[arg-type]
-        return chosen, loop.Judge(measure, every, self.scope.patience)
+        return chosen, Judge(measure, every, self.scope.patience)
 
     @contextlib.contextmanager
     def remembered(self, name: str, settings: dict[str, Any]) -> Iterator[Run | None]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topwork import processes
-from topwork.adaptation import loop
+from topwork.adaptation import rehearsal
+from topwork.adaptation.plan import Plan
 from topwork.finetune.start import BATCH
 from topwork.types import Choice
 
@@ -28,7 +29,7 @@ RATES = {None: "usual for {}", "find": "a tenth of where the loss is smallest wh
 class Decided:
     """How a step is trained within its time."""
 
-    plan: loop.Plan
+    plan: Plan
     folds: int  # that are left out in turn
     again: bool  # trained on everything afterwards; else the first fold's model is the one
     choices: tuple[Choice, ...]
@@ -43,7 +44,7 @@ def decide(bench: Bench, deadline: float, folds: int, again: bool = True, must: 
     batch = scope.batch_of(n, BATCH)
     shown = int(PRESENTATIONS * scope.LONGER)
     wanted = scope.passes() or int(np.clip(shown // n, EPOCHS[0], EPOCHS[1] * scope.LONGER))
-    plan = loop.Plan(
+    plan = Plan(
         steps=math.ceil(n / batch / bench.own), batch=batch,
         optimizer=scope.optimizer,  # type: ignore[arg-type]
         rate=scope.usual_rate(bench.feed.modality) if scope.rate in (None, "find") else float(scope.rate),
@@ -61,7 +62,7 @@ def decide(bench: Bench, deadline: float, folds: int, again: bool = True, must: 
         elif math.isfinite(deadline):
             left = deadline - time.monotonic()
             method, feed = bench.method(bench.ground.train), bench.feed_of(bench.ground.train)
-            each = loop.pace(bench.trunk, [method], feed, plan, min(3.0, left / 20)) * plan.steps  # an epoch
+            each = rehearsal.pace(bench.trunk, [method], feed, plan, min(3.0, left / 20)) * plan.steps  # an epoch
             left = deadline - time.monotonic() - SPARE_SECONDS
             found = processes.decided(lambda: affordable_epochs(left, each, wanted, folds, again))
             if found is None and must:
@@ -86,10 +87,10 @@ def decide(bench: Bench, deadline: float, folds: int, again: bool = True, must: 
     return Decided(dataclasses.replace(plan, steps=plan.steps * epochs), folds, again, tuple(choices))
 
 
-def found_rate(bench: Bench, plan: loop.Plan) -> float:
+def found_rate(bench: Bench, plan: Plan) -> float:
     """A tenth of the rate at which the loss is smallest, on a copy that is thrown away."""
     rows = bench.ground.train
-    return processes.decided(lambda: loop.find_rate(bench.trunk, [bench.method(rows)], bench.feed_of(rows), plan))
+    return processes.decided(lambda: rehearsal.find_rate(bench.trunk, [bench.method(rows)], bench.feed_of(rows), plan))
 
 
 def affordable_epochs(

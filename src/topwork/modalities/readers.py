@@ -22,6 +22,8 @@ def open_reader(files: Mapping[str, bytes]) -> Reader:
         from topwork.modalities.tokens import TokenReader as Kind
     elif kind == "ngrams":
         from topwork.modalities.ngrams import NgramReader as Kind
+    elif kind == "columns":
+        from topwork.modalities.rows import ColumnsReader as Kind
     else:
-        raise BadWeights(f"{READER} names a reader '{kind}'. Expected pieces, tokens or ngrams; upgrade topwork")
+        raise BadWeights(f"{READER} names a reader '{kind}'. Expected pieces, tokens, ngrams, columns; upgrade topwork")
     return Kind.of_files(files)

@@ -6,7 +6,7 @@ material.gather          folders, tables, fractals:      -> Material: items, tar
 checks                   methods, architecture, size     everything that can be wrong, before any work
 material.frames          every file once                 -> uint8 (U, P, P, 3) in the cache
 features.extract         a teacher, where one is named   -> features of every item, once
-loop.pace                a few real steps                -> number of steps that fit into --time
+rehearsal.pace           a few real steps                -> number of steps that fit into --time
 loop.train               OUT.run/                        resumable after any death, to the bit
 scores                   a probe on a set not learnt from: the trunk against its random self
 backbones.folder_write   OUT/                            card.json, model.safetensors: local:OUT
@@ -29,8 +29,10 @@ from numpy.typing import NDArray
 
 from topwork import plugins, settings
 from topwork.account import code_version
-from topwork.adaptation import Method, loop, pretraining
+from topwork.adaptation import Method, loop, pretraining, rehearsal
 from topwork.adaptation.feed import Feed
+from topwork.adaptation.plan import Plan
+from topwork.adaptation.together import width_of
 from topwork.backbones import find, folder_write
 from topwork.backbones.trunk import TimmTrunk
 from topwork.errors import BadData, BadSetting, StoreError, UnknownName
@@ -90,7 +92,7 @@ def pretrain(wish: Wish, watch: Watch) -> dict[str, Any]:
     network = Network.of(wish.arch, wish.start, wish.size_px, small_views)
     material, notes = gather(wish.data, any(method.needs_labels for method in methods))
     choices = _choices(wish, material)
-    plan = loop.Plan(
+    plan = Plan(
         steps=wish.steps or 1, batch=choices["batch size"].value, rate=choices["learning rate"].value,
         precision="no" if choices["device"].value == "cpu" else "bf16", device=choices["device"].value, seed=wish.seed,
     )  # fmt: skip
@@ -182,9 +184,7 @@ def check_settings(wish: Wish) -> None:
         raise StoreError(f"{wish.out} {what}. Choose another --out, or remove it")
 
 
-def _check_methods(
-    methods: Sequence[Method], material: Material, network: Network, wish: Wish, plan: loop.Plan
-) -> None:
+def _check_methods(methods: Sequence[Method], material: Material, network: Network, wish: Wish, plan: Plan) -> None:
     """Methods against data and network: what each says when it is asked to prepare."""
     N = len(material)
     if N < FEWEST:
@@ -201,7 +201,7 @@ def _check_methods(
     feed = Feed(lambda rows, _: np.zeros((len(rows), 8, 8, 3), np.uint8), material.targets, (wish.size_px or SIZE_PX),
                 material.source, material.classes)  # fmt: skip
     trunk = network.trunk(wish.seed)
-    facts = feed.facts(loop.width_of(trunk, (wish.size_px or SIZE_PX)), wish.steps or 1000, wish.seed)
+    facts = feed.facts(width_of(trunk, (wish.size_px or SIZE_PX)), wish.steps or 1000, wish.seed)
     for method in methods:
         if not method.extras:  # what it wants to know of them is not there yet
             method.prepare(network.trunk(wish.seed), facts)
@@ -268,13 +268,13 @@ def _extras(methods: Sequence[Method], material: Material, watch: Watch) -> dict
 
 def decide(
     run: Run,
-    plan: loop.Plan,
+    plan: Plan,
     network: Network | Encoder,
     methods: Sequence[Method],
     feed: Feed,
     left: float | None,
     watch: Watch,
-) -> tuple[loop.Plan, int]:
+) -> tuple[Plan, int]:
     """Number of steps and of threads, measured once and then kept with the run."""
     if "threads" not in run.decided:
         began = time.monotonic()
@@ -284,7 +284,7 @@ def decide(
         if left is not None or len(tried) > 1:
             for threads in tried:
                 with on_threads(threads):
-                    measured[threads] = loop.pace(
+                    measured[threads] = rehearsal.pace(
                         lambda: network.trunk(0), methods, feed, plan, min(5.0, (left or 100) / 20)
                     )
         threads = min(measured, key=measured.__getitem__) if measured else 1

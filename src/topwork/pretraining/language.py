@@ -25,6 +25,7 @@ from topwork import plugins, pretraining, sources
 from topwork.account import code_version
 from topwork.adaptation import Method, loop
 from topwork.adaptation.feed import Feed, seed_of
+from topwork.adaptation.plan import Plan
 from topwork.adaptation.pretraining.masked_language import MaskedLanguage, Named
 from topwork.adaptation.vocabulary import vocabulary_of
 from topwork.data.split.kfold import folds
@@ -54,7 +55,7 @@ def pretrain(wish: pretraining.Wish, methods: Sequence[Method], watch: Watch) ->
         new_config(wish.arch)  # what cannot be ends it here
     material = gather(wish.data)
     choices = _choices(wish)
-    plan = loop.Plan(
+    plan = Plan(
         steps=wish.steps or 1, batch=choices["batch size"].value, rate=choices["learning rate"].value,
         precision="no" if choices["device"].value == "cpu" else "bf16", device=choices["device"].value, seed=wish.seed,
         weight_decay=0.01,

@@ -3,7 +3,7 @@
 @dataclass(frozen=True)
 class Folder:                          # its fields are its options
     def accepts(self, uri) -> bool
-    def modality(self, uri) -> str     # "image" or "text"; where it is missing: images
+    def modality(self, uri) -> str     # "image", "text" or "row"; where it is missing: images
     def read(self, uri) -> Dataset     # nothing is lost silently: `skipped` says what is left, `notes` what was guessed
 
 read("photos/")                    the first source that accepts the uri
@@ -27,8 +27,8 @@ from topwork.store.database import hidden, shown
 from topwork.types import Dataset, Skipped
 
 EXPECTED = (
-    "a folder with one subfolder per class, or a table (csv, tsv, jsonl, parquet) with a path or text column and a "
-    "label column"
+    "a folder with one subfolder per class, or a table (csv, tsv, json, jsonl, parquet) with a path or text column, or "
+    "columns of numbers, and a label column"
 )
 
 SPLITS = ("train", "val", "test")
@@ -56,7 +56,7 @@ def read(uri: str | os.PathLike[str], **options: Any) -> Dataset:
 
 
 def modality(uri: str | os.PathLike[str], **options: Any) -> str:
-    """Whether `read` would give "image" or "text"; cheap. "image" where it would give nothing: `read` says why."""
+    """What `read` would give, "image", "text" or "row"; cheap. "image" where it would give nothing: `read` says why."""
     uri = remote.welcome(uri)
     try:
         source = _source(uri, options)
@@ -82,6 +82,8 @@ def _source(uri: str, options: dict[str, Any]) -> Any:
         if not kind().accepts(uri):
             continue
         known = {f.name for f in dataclasses.fields(kind)}
+        if "features" not in known and given.pop("features", None) is not None:
+            raise BadSetting(f"{shown(uri)} is read as a {name}. Feature columns stand in a table")
         if "numeric" not in known and given.pop("numeric", False):
             raise BadSetting(f"{shown(uri)} is read as a {name} of classes. Numbers stand in a column of a table")
         if unknown := sorted(given.keys() - known):

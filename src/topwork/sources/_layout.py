@@ -62,7 +62,9 @@ def layout(uri: str) -> Layout | None:
     found = _layout(base, here)
     if found is not None:
         found.notes[:0] = notes
-        found.skipped += [Skipped(name, "about the data, not one of its texts") for name in _about(here)]
+        read = {os.path.basename(part.path) for part in found.parts}
+        about = [name for name in _about(here) if name not in read]
+        found.skipped += [Skipped(name, "about the data, not one of its texts") for name in about]
     return found
 
 
@@ -97,8 +99,15 @@ def _layout(base: str, here: Listing) -> Layout | None:
 
 def _usable(base: str, here: Listing) -> list[str]:
     """Files that may hold the data, not empty."""
-    names = [name for name, reason in here.others if name and reason.startswith("not an image") and not is_about(name)]
+    others = [name for name, reason in here.others if name and reason.startswith("not an image")]
+    names = [name for name in others if not is_about(name)]
+    if not names and not here.images:  # train.json, test.json; beside data json files tell about them
+        names = [name for name in others if _is_json(name) and split_in(_stem(name))]
     return [name for name in names if remote.getsize(os.path.join(base, name))]
+
+
+def _is_json(name: str) -> bool:
+    return name.lower().endswith(".json")
 
 
 def _about(here: Listing) -> list[str]:

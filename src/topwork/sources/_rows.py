@@ -1,4 +1,4 @@
-"""Rows of a table file with the line each one starts on: csv, tsv, jsonl, parquet.
+"""Rows of a table file with the line each one starts on: csv, tsv, json, jsonl, parquet.
 
 Each reader has `columns`, `notes` (what was guessed), `unit` (what its numbers count) and `rows()`, which starts anew
 each time. The csv module and not Arrow's: it knows the line below a quoted line break too, and hands over ragged rows.
@@ -17,6 +17,7 @@ from typing import Any
 
 from topwork.errors import BadData
 from topwork.modalities.image import SUFFIXES
+from topwork.sources import _json
 from topwork.sources._encoding import Encoding, encoding_of, is_damaged
 from topwork.store import remote
 
@@ -128,7 +129,8 @@ class Jsonl:
             seen |= dict.fromkeys(row if isinstance(row, dict) else ())
         self.columns = list(seen)
         if not seen:
-            raise BadData(f'{path}: no JSON object. Expected one per line, e.g. {{"path": "1.jpg", "label": "cat"}}')
+            each = "one per line" if self.unit == "line" else "a list of them"
+            raise BadData(f'{path}: no JSON object. Expected {each}, e.g. {{"path": "1.jpg", "label": "cat"}}')
 
     def rows(self) -> Iterator[Row]:
         """One row per object; a column that it lacks is empty."""
@@ -149,6 +151,31 @@ class Jsonl:
                     yield number, f"not JSON: {error}"
                 else:
                     yield number, row if isinstance(row, dict) else "not a JSON object"
+
+
+class Json(Jsonl):
+    """Rows of a file that is one list of JSON objects; they count from 1."""
+
+    unit = "row"
+
+    def _objects(self) -> Iterator[tuple[int, dict[str, Any] | str]]:
+        with self.encoding.open(self.path) as file:
+            try:
+                for number, text, row in _json.elements(file):
+                    if self.encoding.damaged and is_damaged(text):
+                        yield number, NOT_UTF8
+                    else:
+                        yield number, row if isinstance(row, dict) else "not a JSON object"
+            except _json.Broken as error:
+                where = "" if error.row is None else f" row {error.row}"
+                raise BadData(f"{self.path}{where}: {error}") from None
+
+
+def _json_rows(path: str, names: Collection[str] = ()) -> Json | Jsonl:
+    """JSON lines are often called .json, too."""
+    with encoding_of(path).open(path) as file:
+        lines = _json.is_lines(file)
+    return Jsonl(path, names) if lines else Json(path, names)
 
 
 class Parquet:
@@ -186,7 +213,9 @@ class Parquet:
             raise BadData(f"{self.path} row {number + 1}: damaged: {str(error).splitlines()[0]}") from error
 
 
-READERS: dict[str, Any] = {".csv": Csv, ".tsv": Csv, ".jsonl": Jsonl, ".ndjson": Jsonl, ".parquet": Parquet}
+READERS: dict[str, Any] = {
+    ".csv": Csv, ".tsv": Csv, ".json": _json_rows, ".jsonl": Jsonl, ".ndjson": Jsonl, ".parquet": Parquet,
+}  # fmt: skip
 
 
 def _delimiter(header: str) -> str:

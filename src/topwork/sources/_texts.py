@@ -1,17 +1,17 @@
-"""Rows of one or several files to a dataset of texts: one plan, made of the first file, for all of them."""
+"""Rows of one or several files to a dataset of texts, or of rows of features: one plan, made of the first file."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from topwork.errors import BadData, BadSetting
 from topwork.modalities.text import PAIR
-from topwork.sources import SPLITS, _carry, split_of
+from topwork.sources import SPLITS, _carry, _features, split_of
 from topwork.sources._build import Builder
 from topwork.sources._columns import (
     TEXT_LABEL_NAMES,
@@ -37,7 +37,7 @@ HALF_A_PAIR = "holds half a surrogate pair, which is no text"
 class Asked:
     """What the user has named; the options of the sources of texts."""
 
-    item_column: str | None = None  # column of texts; two with a comma between: a pair; None: guessed
+    item_column: str | None = None  # column of texts; two: a pair, "A,B"; more: feature columns; None: guessed
     label_column: str | None = None  # several with commas between: zeros and ones, one column for each label
     split_column: str | None = None
     group_column: str | None = None  # items of one group stay on one side of a split
@@ -45,6 +45,7 @@ class Asked:
     numeric: bool | None = None  # whether labels are numbers that measure something; None: guessed
     time_column: str | None = None  # when an item came to be, for by_time
     domain_column: str | None = None  # the world that it is from, for by_domain
+    features: tuple[str, ...] | None = None  # items are rows of these columns; (): guessed; None: if there is no text
 
     @classmethod
     def of(cls, options: Any) -> Asked:
@@ -55,7 +56,7 @@ class Asked:
     def names(self) -> list[str]:
         """Every column named."""
         named = [self.split_column, self.group_column, self.time_column, self.domain_column]
-        named += [*(self.item_column or "").split(","), *(self.label_column or "").split(",")]
+        named += [*(self.item_column or "").split(","), *(self.label_column or "").split(","), *(self.features or ())]
         return [name.strip() for name in named if name and name.strip()]
 
 
@@ -82,10 +83,16 @@ class Plan:
     numeric: bool = False
     notes: list[str] = field(default_factory=list)
     carry: dict[str, int | None] = field(default_factory=dict)  # further columns, see _carry.py
+    features: tuple[_features.Feature, ...] = ()  # in place of texts
+
+    @property
+    def modality(self) -> str:
+        """What the items are."""
+        return "row" if self.features else "text"
 
     @classmethod
     def of(cls, asked: Asked, path: str, reader: Any, sample: Sequence[Sequence[Any]], labels: bool = True) -> Plan:
-        """Named columns as named, the others guessed; BadData where no column holds texts."""
+        """Named columns as named, the others guessed; BadData where no column holds texts and none is a feature."""
         columns, notes = list(reader.columns), list(reader.notes)
         aloud = [] if isinstance(reader, Lines) else notes  # of lines it is known which is what
 
@@ -95,15 +102,7 @@ class Plan:
             return None if name is None else columns.index(name)
 
         split, group, label = named(asked.split_column), named(asked.group_column), named(asked.label_column)
-        text: tuple[int, ...] = ()
-        if asked.item_column is not None:
-            whole = asked.item_column in columns or "," not in asked.item_column
-            wanted = [asked.item_column] if whole else [name.strip() for name in asked.item_column.split(",")]
-            if len(wanted) != 2 and not whole:
-                raise BadSetting(f"'{asked.item_column}' names {len(wanted)} columns. Expected one, or two for pairs")
-            text = tuple(at for name in wanted if (at := named(name)) is not None)
-        elif isinstance(reader, Reviews) or columns == ["text"]:
-            text = (0,)
+        text, rows = _named_items(asked, reader, named)
         taken = {*text, split, group, label} - {None}
         if split is None:
             split = guess_split(columns, sample, taken, aloud)
@@ -113,23 +112,27 @@ class Plan:
             taken.add(group)
         carry = _carry.find(asked, path, columns, sample, taken, aloud)
         taken.update(carry.values())
-        if not text:
+        if not text and rows is None:
             by_name = [i for i, c in enumerate(columns) if i not in taken and c.lower() in TEXT_LABEL_NAMES[:10]]
             text = guess_text(columns, sample, taken | set(by_name[:1] if label is None and labels else ()), aloud)
-            if not text:
-                raise no_texts(path, columns, sample)
             taken.update(text)
         if label is None and labels and not isinstance(reader, Reviews):
-            label = guess_label(columns, sample, taken, aloud, TEXT_LABEL_NAMES)
+            free = taken | {i for i, name in enumerate(columns) if name in (rows or ())}
+            label = (guess_label if text else _features.guess_label)(columns, sample, free, aloud, TEXT_LABEL_NAMES)
+            taken.add(label)
+        features = () if text else _features.find(path, columns, sample, taken, rows or (), notes)
+        if not text and not (features if asked.features is not None else any(f.numeric for f in features)):
+            raise no_texts(path, columns, sample) if rows is None else _several(asked.item_column, len(rows))
         values = [row[label] for row in sample] if label is not None else []
         name = None if label is None else columns[label]
         multilabel, separator, numeric = guess_kind(name, values, asked.separator, asked.numeric, notes)
-        return cls(text, label, split, group, multilabel, separator, numeric, notes, dict(carry))
+        return cls(text, label, split, group, multilabel, separator, numeric, notes, dict(carry), features)
 
     def for_columns(self, names: Sequence[str], path: str, columns: Sequence[str]) -> Plan | None:
         """The same columns of another file, by name; None where it has no labels; BadData where texts are missing."""
         at = {name: i for i, name in enumerate(columns)}
-        missing = [names[i] for i in self.text if names[i] not in at]
+        needed = [*self.text, *(feature.at for feature in self.features)]
+        missing = [names[i] for i in needed if names[i] not in at]
         if missing:
             raise BadData(
                 f"{path} has no column '{missing[0]}' as the training file has. Its columns: {', '.join(columns)}"
@@ -148,7 +151,34 @@ class Plan:
             group=moved(self.group),
             notes=[],
             carry={name: moved(i) for name, i in self.carry.items()},
+            features=tuple(dataclasses.replace(feature, at=at[feature.name]) for feature in self.features),
         )
+
+
+def modality_of(asked: Asked, path: str, reader: Any, sample: Sequence[Sequence[Any]]) -> str:
+    """What the items of a table without images are; "text" where there are none: reading it says why."""
+    try:
+        return Plan.of(asked, path, reader, sample).modality
+    except (BadData, BadSetting):
+        return "text"
+
+
+def _named_items(
+    asked: Asked, reader: Any, named: Callable[[str], int | None]
+) -> tuple[tuple[int, ...], tuple[str, ...] | None]:
+    """The columns of texts, as far as they are known; the feature columns, (): to be guessed, None: if nothing else."""
+    if asked.item_column is None or asked.features:
+        known = asked.features is None and (isinstance(reader, Reviews) or list(reader.columns) == ["text"])
+        return (0,) * known, asked.features
+    whole = asked.item_column in reader.columns or "," not in asked.item_column
+    wanted = [asked.item_column] if whole else [name.strip() for name in asked.item_column.split(",")]
+    at = tuple(i for name in wanted if (i := named(name)) is not None)
+    return ((), tuple(wanted)) if asked.features is not None or len(wanted) > 2 else (at, None)
+
+
+def _several(named: str | None, many: int) -> BadSetting:
+    fix = "Expected one, two for pairs of texts, or feature columns with a number among them"
+    return BadSetting(f"'{named}' names {many} columns. {fix}")
 
 
 def no_texts(path: str, columns: Sequence[str], sample: Sequence[Sequence[Any]]) -> BadData:
@@ -157,9 +187,9 @@ def no_texts(path: str, columns: Sequence[str], sample: Sequence[Sequence[Any]])
     hint = (
         "Images inside the table must be written out as files"
         if held
-        else "Name the column of image files or texts if it has one: --item-column"
+        else "Name the column of image files or texts, or all feature columns: --item-column"
     )
-    return BadData(f"{path}: no column holds image files or texts (columns: {', '.join(columns)}). {hint}")
+    return BadData(f"{path}: no column holds image files, texts or numbers (columns: {', '.join(columns)}). {hint}")
 
 
 def sample_of(reader: Any) -> list[Sequence[Any]]:
@@ -217,7 +247,7 @@ def gather(
         tuple(skipped),
         (*said, *builder.notes),
         (done,),
-        "text",
+        plan.modality,
         plan.numeric,
     )
 
@@ -237,9 +267,11 @@ def texts_of(path: str, asked: Asked, skipped: list[Skipped]) -> Iterator[str]:
 
 
 def text_of(cells: Sequence[Any] | str, plan: Plan) -> str:
-    """The text of one row, or the pair; BadData says why there is none."""
+    """The text of one row, or the pair, or its features written as a text; BadData says why there is none."""
     if isinstance(cells, str):
         raise BadData(cells)
+    if plan.features:
+        return _features.row_of(cells, plan.features)
     return PAIR.join(_clean(cells[at]) for at in plan.text)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from topwork.errors import BadData
 from topwork.sources.table import Table
-from topwork.types import Dataset
+from topwork.types import WRITTEN, Dataset
 
 TABLE, HISTORY, MARKERS = "items.parquet", "history.json", {"cleaned": "CLEANED.md", "redacted": "REDACTED.md"}
 
@@ -28,7 +28,8 @@ class Cleaned:
 
     def modality(self, uri: str) -> str:
         """As it was written down."""
-        return "text" if self._told(uri).get("modality") == "text" else "image"
+        known = self._told(uri).get("modality")
+        return known if known in WRITTEN else "image"
 
     def read(self, uri: str) -> Dataset:
         """Through the table, with the history of the data."""
@@ -46,6 +47,9 @@ class Cleaned:
         item = "path" if "path" in names else "text" if "text" in names else "text_a,text_b"
         label = str(told.get("label") or "label")
         wanted: dict[str, Any] = {"item_column": item, "label_column": label, "split_column": "split", "separator": ""}
+        if told.get("modality") == "row":
+            beside = {label, "split", "group", "domain", "time", "was"}
+            wanted |= {"item_column": None, "features": tuple(name for name in names if name not in beside)}
         if told.get("numeric"):
             wanted["numeric"] = True
         known = {one.name for one in dataclasses.fields(Table)}

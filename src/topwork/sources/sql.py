@@ -2,9 +2,9 @@
 
     read("postgresql://ann@db/shop", query="select body, stars from reviews")
 
-Cells are texts, paths of images, labels, or images themselves (blobs): those are kept in the cache folder, a file by
-the hash of its content. Paths are relative to the folder of an SQLite file, else to the current one. Rows come in
-chunks of about CHUNK_BYTES from one read-only transaction, so that they are all of one point in time; what other
+Cells are texts, numbers, paths of images, labels, or images themselves (blobs): those are kept in the cache folder, a
+file by the hash of its content. Paths are relative to the folder of an SQLite file, else to the current one. Rows come
+in chunks of about CHUNK_BYTES from one read-only transaction, so that they are all of one point in time; what other
 connections write meanwhile is not seen. Rows count from 1 in the order in which they come; ORDER BY makes it firm.
 """
 
@@ -26,7 +26,7 @@ from topwork.errors import BadData, BadSetting
 from topwork.sources._encoding import is_damaged
 from topwork.sources._one_hot import together
 from topwork.sources._rows import NOT_UTF8, SAMPLE_ROWS, Row
-from topwork.sources._texts import Asked, Part, Plan, gather, no_rows, sample_of, text_of
+from topwork.sources._texts import Asked, Part, Plan, gather, modality_of, no_rows, sample_of, text_of
 from topwork.sources.table import Table, _file, _gather, _image_column, _Plan
 from topwork.store import blobs
 from topwork.store.database import Database, is_database
@@ -56,18 +56,22 @@ class Sql:
     domain_column: str | None = None  # the world that it is from, for by_domain
     separator: str | None = None  # between labels in one cell; "": one label per cell; None: | or ; where evident
     numeric: bool | None = None  # whether labels are numbers that measure something; None: guessed
+    features: tuple[str, ...] | None = None  # items are rows of these columns; (): guessed; None: if there is no text
 
     def accepts(self, uri: str) -> bool:
         """The address of a database."""
         return is_database(uri)
 
     def modality(self, uri: str) -> str:
-        """Whether the first rows have a column of images."""
+        """Whether the first rows have a column of images, of texts or of numbers."""
         database = Database(uri)
         query = f"select * from (\n{self._select(database)}\n) topwork_sample limit {SAMPLE_ROWS}"
         with opened(database, query) as rows:
-            item = self._image_column(database, rows, _sample(database, rows))
-        return "text" if item is None else "image"
+            sample = _sample(database, rows)
+            if self._image_column(database, rows, sample) is not None:
+                return "image"
+            reader = together(rows, self.label_column)
+            return modality_of(Asked.of(self), _NAME, reader, sample_of(reader))
 
     def read(self, uri: str) -> Dataset:
         """One item per usable row."""
@@ -107,6 +111,8 @@ class Sql:
         return Table(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Table) if f.name in names})
 
     def _image_column(self, database: Database, rows: Rows, sample: list[Sequence[Any]]) -> int | None:
+        if self.features is not None:
+            return None
         return _image_column(self._table(), _NAME, list(rows.columns), sample, database.folder)
 
 
@@ -165,12 +171,23 @@ class Inputs:
 
 @contextlib.contextmanager
 def inputs(
-    uri: str, query: str | None, key: str | None, item_column: str | None, skipped: list[Skipped]
+    uri: str,
+    query: str | None,
+    key: str | None,
+    item_column: str | None,
+    skipped: list[Skipped],
+    features: tuple[str, ...] | None = None,
 ) -> Iterator[Inputs]:
-    """Texts or paths of images with the value of their key column, while the block lasts; no label is needed."""
-    source, database = Sql(query, item_column), Database(uri)
+    """Texts, paths of images or rows with the value of their key column, while the block lasts; no label is needed.
+
+    `features`: the columns of rows, as far as the query gives them.
+    """
+    source, database = Sql(query, item_column, features=features), Database(uri)
     with opened(database, source._select(database)) as rows:
         sample = _sample(database, rows)
+        if features is not None and not (features := tuple(name for name in features if name in rows.columns)):
+            has = ", ".join(rows.columns)
+            raise BadData(f"the query gives no column that the model knows. Its columns: {has}")
         item = source._image_column(database, rows, sample)
         notes = list(rows.notes)
         at = _key(rows.columns, sample, key, {item}, notes)
@@ -180,7 +197,7 @@ def inputs(
         if item is None:
             blind = [[None if i == at else cell for i, cell in enumerate(row)] for row in sample]
             reader = dataclasses.replace(rows, columns=columns, notes=notes)
-            plan = Plan.of(Asked(item_column), _NAME, reader, blind, labels=False)
+            plan = Plan.of(Asked(item_column, features=features), _NAME, reader, blind, labels=False)
             notes = plan.notes
 
         def pairs() -> Iterator[tuple[Any, str]]:
@@ -199,7 +216,7 @@ def inputs(
         kind: Literal["integer", "text"] = (
             "integer" if all(type(row[at]) in (int, type(None)) for row in sample) else "text"
         )
-        yield Inputs("text" if item is None else "image", rows.columns[at], kind, tuple(notes), pairs())
+        yield Inputs("image" if plan is None else plan.modality, rows.columns[at], kind, tuple(notes), pairs())
 
 
 def _key(

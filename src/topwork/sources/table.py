@@ -1,4 +1,4 @@
-"""A table with a column of image files or of texts, and a column of labels: csv, tsv, jsonl or parquet.
+"""A table with a column of image files, of texts, or columns of features, and a column of labels: csv, jsonl, parquet.
 
     path,label            paths are relative to the table's folder
     cats/1.jpg,cat        a list as label (jsonl, parquet; in csv "cat|dog" or "cat;dog" where evident): multi-label
@@ -7,7 +7,8 @@
 
 Columns are guessed and said aloud in `notes`, or named. Rows that cannot be used are in `skipped` with file, line (as
 an editor counts) and reason. Encodings are told apart by the bytes of the whole file. A table of images is one with a
-column of image files; of texts, where there is none.
+column of image files; of texts, where there is none; of rows of numbers and words (`_features.py`), where there is
+neither.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from topwork.sources._encoding import refusal
 from topwork.sources._labels import is_formula, targets_of
 from topwork.sources._one_hot import together
 from topwork.sources._rows import READERS, is_image
-from topwork.sources._texts import Asked, Part, gather, no_rows, sample_of, side_of
+from topwork.sources._texts import Asked, Part, gather, modality_of, no_rows, sample_of, side_of
 from topwork.store import remote
 from topwork.types import Dataset, Skipped
 
@@ -42,14 +43,16 @@ class Table:
     numeric: bool | None = None  # whether labels are numbers that measure something; None: guessed
     time_column: str | None = None  # when an item came to be, for by_time
     domain_column: str | None = None  # the world that it is from, for by_domain
+    features: tuple[str, ...] | None = None  # items are rows of these columns; (): guessed; None: if there is no text
 
     def accepts(self, uri: str) -> bool:
         """A file whose name ends like a table's."""
         return os.path.splitext(uri)[1].lower() in READERS and remote.isfile(uri)
 
     def modality(self, uri: str) -> str:
-        """Whether it has a column of image files, by its first rows."""
-        return "text" if self._opened(uri)[2] is None else "image"
+        """Whether it has a column of image files, of texts or of numbers, by its first rows."""
+        reader, sample, item = self._opened(uri)
+        return modality_of(Asked.of(self), uri, reader, sample) if item is None else "image"
 
     def read(self, uri: str) -> Dataset:
         """One item per usable row."""
@@ -69,7 +72,8 @@ class Table:
         sample = sample_of(reader)
         if not sample:
             raise BadData(f"{uri}: {no_rows(reader)}. Columns: {', '.join(reader.columns)}")
-        return reader, sample, _image_column(self, uri, reader.columns, sample)
+        images = None if self.features is not None else _image_column(self, uri, reader.columns, sample)
+        return reader, sample, images
 
 
 @dataclass

@@ -44,13 +44,14 @@ class TextFolder:
     numeric: bool | None = None  # whether labels are numbers that measure something; None: guessed
     time_column: str | None = None  # when an item came to be, for by_time
     domain_column: str | None = None  # the world that it is from, for by_domain
+    features: tuple[str, ...] | None = None  # items are rows of these columns; (): guessed; None: if there is no text
 
     def accepts(self, uri: str) -> bool:
         """A folder without images whose files are texts or tables."""
         return layout(uri) is not None
 
     def modality(self, uri: str) -> str:
-        """Texts, but for a folder with one table of image files."""
+        """Texts, but for a folder with a table of image files or of feature columns."""
         found = layout(uri)
         if found is not None and found.kind == "tables" and found.parts:
             first = found.parts[0].path

@@ -17,6 +17,7 @@ from torch import nn
 from topwork import plugins
 from topwork.adaptation import loop, pretraining
 from topwork.adaptation.feed import Feed
+from topwork.adaptation.plan import Plan
 from topwork.evaluation.paired import Comparison, compare_hits
 
 CLASSES = 10
@@ -69,7 +70,7 @@ def beats_random(
         before = right(settled(trunk_of(arch, seed, options), x[:256]), new, classes)
         sources = 1 if source is None else int(source.max()) + 1
         feed = Feed(lambda rows, _: x[rows], y, side_px, source, (CLASSES,) * sources, extras or {})
-        plan = loop.Plan(steps=steps, batch=batch, rate=rate, seed=seed)
+        plan = Plan(steps=steps, batch=batch, rate=rate, seed=seed)
         after = loop.train(trunk_of(arch, seed, options), [plugins.make(pretraining.ROOM, method)], feed, plan)
         return compare_hits(before, right(after, new, classes))
     finally:

@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 from topwork import plugins
 from topwork.adaptation import loop, pretraining
 from topwork.adaptation.feed import Feed
+from topwork.adaptation.plan import Plan
 from topwork.evaluation.paired import Comparison, compare_hits
 
 from ._effect import right, settled, trunk_of
@@ -75,7 +76,7 @@ def beats_random(
         middle = x[:256, edge : edge + SIDE_PX, edge : edge + SIDE_PX]
         before = right(settled(trunk_of(arch, seed, options), middle), *digits(seed))
         feed = Feed(lambda rows, _: x[rows], np.full(images, -1), SIDE_PX)
-        plan = loop.Plan(steps=steps, batch=batch, rate=rate, seed=seed)
+        plan = Plan(steps=steps, batch=batch, rate=rate, seed=seed)
         after = loop.train(trunk_of(arch, seed, options), [plugins.make(pretraining.ROOM, method)], feed, plan)
         return compare_hits(before, right(after, *digits(seed)))
     finally:

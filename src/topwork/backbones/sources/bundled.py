@@ -1,7 +1,8 @@
 """Backbones inside the package: bundled (the default one), bundled:NAME, and bundled:pixels, which has no weights.
 
 bundled:text_small reads English text (`static_text.py`), the others images.
-bundled:ngrams reads text of any language once it was fitted to some (`ngrams.py`); it has no weights.
+bundled:ngrams reads text of any language, bundled:columns rows of feature columns, once they were fitted to some
+(`ngrams.py`, `columns.py`); they have no weights.
 
 pixels: features are the raw pixels of the whole image squashed to 16 x 16, (N, 768) in 0..1: the rung of the ladder
 that a real backbone must beat.
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FOLDERS = Path(__file__).parent.parent / "bundled"
 DEFAULT = "image_small"
+FITTED = ("columns", "ngrams")  # to the items themselves, before which there is nothing to use
 SIDE_PX = 16
 
 _FLATTEN = f"""
@@ -38,7 +40,7 @@ class Bundled:
 
     def cards(self) -> tuple[Card, ...]:
         """All that can be used as they are."""
-        return tuple(self.load(name).card for name in _names() if name != "ngrams")
+        return tuple(self.load(name).card for name in _names() if name not in FITTED)
 
     def load(self, name: str) -> Backbone:
         """One of them; "" is the default."""
@@ -51,6 +53,10 @@ class Bundled:
             from topwork.backbones.ngrams import Ngrams
 
             return Ngrams()
+        if name == "columns":
+            from topwork.backbones.columns import Columns
+
+            return Columns()
         if read_json(FOLDERS / name / "card.json").get("modality") == "text":
             from topwork.backbones.static_text import open_static
 
@@ -88,4 +94,4 @@ class Pixels:
 
 
 def _names() -> tuple[str, ...]:
-    return ("ngrams", "pixels", *sorted(path.parent.name for path in FOLDERS.glob("*/card.json")))
+    return (*FITTED, "pixels", *sorted(path.parent.name for path in FOLDERS.glob("*/card.json")))

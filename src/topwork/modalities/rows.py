@@ -1,0 +1,263 @@
+"""A row of feature columns as numbers: missing values filled, numbers standardised, words as columns of their own.
+
+    {"age": 41, "height": null, "town": "Oslo"}      a row is written as a JSON object, a missing value as null
+
+    number   z = (x - mean) / std, at most CLIP either way;  missing: x = median, and where training rows lacked it,
+             too, a further column that is 1 for "missing" (0 otherwise)
+    word     a column for each of the LEVELS most frequent words that LEAST training rows hold, 1 where it stands;
+             the same for "missing". A word that training has not seen is none of them
+
+All of it is fitted to the training rows without their labels. A constant column gives no feature. Filling with the
+median and telling that it was filled: Little and Rubin, Statistical Analysis with Missing Data, 1987, 4.2; Van Ness et
+al., The Missing Indicator Method: From Low to High Dimensions, 2023.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topwork.errors import BadData, BadWeights
+from topwork.modalities.text import READER, Tokens
+from topwork.types import Dataset
+
+CLIP = 10.0  # standard deviations: what lies beyond is a typing mistake, and must not drown the others
+LEVELS, LEAST = 64, 2
+LARGEST = 1e36  # of a number; features are float32, which ends at 3.4e38
+LONGEST = 10_000_000  # characters of a row
+SHOWN = 60  # characters of a cell in an error
+NOTHING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "?", "-", "--", ".", "missing", "unknown"))
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers."""
+
+    name: str
+    median: float
+    mean: float
+    std: float
+    missing: bool  # some training rows lacked it
+    kind: str = "number"
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What they are called."""
+        own = (self.name,) if self.std > 0 else ()
+        return (*own, f"{self.name} missing") if self.missing else own
+
+    def slots(self, cells: Sequence[Any]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """(N,) which of its features, (N,) with which weight; as often as a row may have several."""
+        x = np.array([np.nan if cell is None else number_of(cell, self.name) for cell in cells], np.float64)
+        none, first = np.isnan(x), np.zeros(len(x), np.int64)
+        if self.std > 0:
+            yield first, np.clip((np.where(none, self.median, x) - self.mean) / self.std, -CLIP, CLIP)
+        if self.missing:
+            yield first + len(self.features) - 1, none.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Word:
+    """A column of words: one of a few."""
+
+    name: str
+    levels: tuple[str, ...]
+    missing: bool
+    kind: str = "word"
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What they are called."""
+        return tuple(f"{self.name} = {level}" for level in self.levels) + (f"{self.name} missing",) * self.missing
+
+    def slots(self, cells: Sequence[Any]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """As of numbers."""
+        at = {level: i for i, level in enumerate(self.levels)} | ({None: len(self.levels)} if self.missing else {})
+        found = np.array([at.get(word_of(cell), -1) for cell in cells], np.int64)
+        if self.features:
+            yield np.maximum(found, 0), (found >= 0).astype(np.float64)
+
+
+Column = Number | Word
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnsReader:
+    """Rows to columns and weights. Instances may be shared between threads."""
+
+    columns: tuple[Column, ...]
+    kind = "columns"
+
+    @classmethod
+    def fitted(cls, rows: Sequence[str]) -> ColumnsReader:
+        """Medians, means and words of these rows; no labels are asked."""
+        cells = [parsed(row) for row in rows]
+        names = list(dict.fromkeys(name for row in cells for name in row))
+        found = tuple(_fitted(name, [row.get(name) for row in cells]) for name in names)
+        if not any(column.features for column in found):
+            raise BadData(f"{len(rows):,} rows of {len(names):,} columns are all alike. Expected different ones")
+        return cls(found)
+
+    @classmethod
+    def of_files(cls, files: Mapping[str, bytes]) -> ColumnsReader:
+        """What `files` came from; BadWeights where they are damaged."""
+        try:
+            columns = tuple(map(_column_of, json.loads(files[READER])["columns"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadWeights(f"{READER} describes no columns: {error}. Fit again") from error
+        return cls(columns)
+
+    def files(self) -> dict[str, bytes]:
+        """One file, for people as well."""
+        facts = {"kind": self.kind, "columns": [asdict(column) for column in self.columns]}
+        return {READER: json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False).encode()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns that a row should have."""
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def features(self) -> tuple[str, ...]:
+        """What the features are called: "age", "town = Oslo", "height missing"."""
+        return tuple(name for column in self.columns for name in column.features)
+
+    @property
+    def hash(self) -> str:
+        """Names what was fitted: two that read alike have one."""
+        return hashlib.sha256(self.files()[READER]).hexdigest()
+
+    def read(self, texts: Sequence[str]) -> Tokens:
+        """One window per row; BadData where one is no row."""
+        rows = [parsed(text) for text in texts]
+        ids, weights, base = [], [], 0
+        for column in self.columns:
+            for which, weight in column.slots([row.get(column.name) for row in rows]):
+                ids.append(base + which)
+                weights.append(weight)
+            base += len(column.features)
+        N, K = len(rows), len(ids)
+        each = np.arange(N)
+        return Tokens(
+            np.stack(ids, 1).astype(np.int32).ravel() if N else np.zeros(0, np.int32),
+            np.stack(weights, 1).astype(np.float32).ravel() if N else np.zeros(0, np.float32),
+            np.arange(N + 1) * K,
+            each,
+            np.zeros(N, bool),
+        )
+
+    def checked(self, row: Row) -> str:
+        """A row as a model takes it, written with the columns that it knows; BadData says what is wrong with it."""
+        own = {name: None if is_missing(row[name]) else row[name] for name in self.names if name in row}
+        if not own:
+            given, wanted = (", ".join(list(names)[:8]) or "none" for names in (row, self.names))
+            raise BadData(f"no column that the model knows (given: {given}). It knows: {wanted}")
+        for column in self.columns:
+            if isinstance(column, Number) and own.get(column.name) is not None:
+                own[column.name] = number_of(own[column.name], column.name)
+        return written(own)
+
+
+def written(row: Mapping[str, Any]) -> str:
+    """A row as text: equal rows are written alike."""
+    return json.dumps(dict(row), ensure_ascii=False, allow_nan=False)
+
+
+def parsed(text: str) -> Row:
+    """A row from its text; BadData where it is none."""
+    if len(text) > LONGEST:
+        raise BadData(f"a row of {len(text):,} characters. Expected at most {LONGEST:,}")
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadData(f"no row: {text[:SHOWN]!r} is no JSON object of column names and values") from error
+    if not isinstance(row, dict):
+        raise BadData(f'no row: {text[:SHOWN]!r}. Expected a JSON object such as {{"age": 41}}')
+    return {name: None if cell is None or cell != cell else cell for name, cell in row.items()}
+
+
+def names_of(dataset: Dataset) -> tuple[str, ...] | None:
+    """The columns of a dataset of rows; None of others."""
+    if dataset.modality != "row" or not len(dataset):
+        return None
+    return tuple(parsed(dataset.table["text"][0].as_py()))
+
+
+def shown(text: str) -> str:
+    """A row for people: age 41, height –, town Oslo."""
+    return ", ".join(f"{name} {_told(cell)}" for name, cell in parsed(text).items())
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell says nothing."""
+    if isinstance(cell, str):
+        return cell.strip().casefold() in NOTHING
+    return cell is None or cell != cell
+
+
+def number_of(cell: Any, name: str) -> float:
+    """A cell of a column of numbers; BadData where it holds none."""
+    try:
+        number = float(cell) if isinstance(cell, (int, float, str)) and "_" not in str(cell) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not abs(number) <= LARGEST:
+        raise BadData(f"column '{name}' holds {str(cell)[:SHOWN]!r}. Expected a number, or nothing where it is missing")
+    return number
+
+
+def word_of(cell: Any) -> str | None:
+    """A cell of a column of words; whole numbers as pandas writes them beside empty cells are whole."""
+    if cell is None or isinstance(cell, str):
+        return cell
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else json.dumps(cell)
+
+
+def _told(cell: Any) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell:.6g}" if isinstance(cell, float) else str(cell)
+
+
+def _fitted(name: str, cells: Sequence[Any]) -> Column:
+    known = [cell for cell in cells if cell is not None]
+    missing = 0 < len(known) < len(cells)
+    if any(isinstance(cell, (str, list, dict)) for cell in known):
+        counts = Counter(filter(None, map(word_of, known)))
+        least = LEAST if len(cells) >= 10 * LEAST else 1
+        kept = [word for word, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])) if count >= least]
+        levels = tuple(kept[:LEVELS])
+        return Word(name, levels if missing or len(levels) > 1 or len(counts) > len(levels) else (), missing)
+    x = np.array([number_of(cell, name) for cell in known] or [0.0])
+    median = float(np.median(x))
+    filled = np.append(x, np.full(len(cells) - len(known), median))
+    mean, std = float(filled.mean()), float(filled.std())
+    flat = std <= 1e-12 * max(1.0, abs(mean))  # what rounding leaves of a constant
+    return Number(name, median, mean, 0.0 if flat else std, missing)
+
+
+def _column_of(facts: Mapping[str, Any]) -> Column:
+    """One column of a saved reader; ValueError where its facts are none."""
+    name, missing = facts["name"], facts["missing"]
+    if not isinstance(name, str) or not isinstance(missing, bool):
+        raise ValueError(f"column {name!r}")
+    if facts["kind"] == "word":
+        levels = facts["levels"]
+        if not isinstance(levels, list) or not all(isinstance(level, str) for level in levels):
+            raise ValueError(f"words of column {name!r}")
+        return Word(name, tuple(levels), missing)
+    median, mean, std = (float(facts[key]) for key in ("median", "mean", "std"))
+    if facts["kind"] != "number" or not all(map(math.isfinite, (median, mean, std))) or std < 0:
+        raise ValueError(f"numbers of column {name!r}")
+    return Number(name, median, mean, std, missing)
