@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 from topwork.data.duplicates import in_order
 from topwork.data.findings import COMMON
 from topwork.errors import BadData
-from topwork.modalities.rows import Row, parsed
+from topwork.modalities.rows import BLOCK, Cells, Row, Table, Words, parsed
 from topwork.types import Dataset, Progress
-
-_ROWS = 4096  # between two words of progress
 
 
 @dataclass(eq=False)
@@ -36,13 +34,14 @@ class Seen:
     form: NDArray[np.uint8]  # (N, 16) the same of its canonical form
     blank: NDArray[np.bool_]  # (N,) nothing but missing values
     reasons: list[str | None]  # why a row cannot be used
-    cells: list[Row]
+    columns: Mapping[str, Cells]  # of the rows
 
     def take(self, rows: NDArray[Any]) -> Seen:
         """Some of them."""
         arrays = {name: getattr(self, name)[rows] for name in ("contents", "form", "blank")}
-        lists = {name: [getattr(self, name)[row] for row in rows.tolist()] for name in ("reasons", "cells")}
-        return dataclasses.replace(self, **arrays, **lists)
+        columns = {name: cells.take(rows) for name, cells in self.columns.items()}
+        reasons = [self.reasons[row] for row in rows.tolist()]
+        return dataclasses.replace(self, **arrays, reasons=reasons, columns=columns)
 
     @cached_property
     def recurring(self) -> float:
@@ -72,55 +71,45 @@ class Seen:
 
     def facts(self) -> dict[str, Any]:
         """Columns with their kind and what is missing in them, as plain JSON."""
-        columns = {}
-        for name, values in self.columns.items():
-            facts: dict[str, Any] = {"missing": int(np.isnan(values).sum() if isinstance(values, np.ndarray) else 0)}
-            if isinstance(values, np.ndarray):
-                known = values[np.isfinite(values)]
-                some = len(known) > 0
-                spread = {"min": float(known.min()), "median": float(np.median(known)), "max": float(known.max())}
-                columns[name] = {"kind": "numbers", **facts, **(spread if some else {})} if some else facts
-            else:
-                known_words = [word for word in values if word is not None]
-                facts["missing"] = len(values) - len(known_words)
-                columns[name] = {"kind": "words", **facts, "different": len(set(known_words))}
-        return {"columns": columns}
+        return {"columns": {name: _facts(cells) for name, cells in self.columns.items()}}
 
-    @cached_property
-    def columns(self) -> Mapping[str, NDArray[np.float64] | list[str | None]]:
-        """Of every column its numbers (N,), NaN where missing, or its words."""
-        found: dict[str, Any] = {}
-        for name in dict.fromkeys(name for row in self.cells[:1000] for name in row):
-            values = [row.get(name) for row in self.cells]
-            words = any(isinstance(value, str) for value in values)
-            found[name] = (
-                [None if value is None else str(value) for value in values]
-                if words
-                else np.array([np.nan if value is None else value for value in values], np.float64)
-            )
-        return found
+
+def missing(cells: Cells) -> NDArray[np.bool_]:
+    """(N,) where a column says nothing."""
+    return cells.codes < 0 if isinstance(cells, Words) else np.isnan(cells)
 
 
 def look(dataset: Dataset, progress: Progress) -> Seen:
     """Read all rows."""
     N = len(dataset)
     column = dataset.table["text"]
-    contents, form = bytearray(), bytearray()
-    blank, cells = np.zeros(N, bool), list[Row]()
+    contents, form, table = bytearray(), bytearray(), Table()
+    blank = np.zeros(N, bool)
     reasons: list[str | None] = [None] * N
-    for start in range(0, N, _ROWS):
-        for row, text in enumerate(column.slice(start, _ROWS).to_pylist(), start):
+    for start in range(0, N, BLOCK):
+        block: list[Row] = []
+        for row, text in enumerate(column.slice(start, BLOCK).to_pylist(), start):
             try:
                 own = parsed(text or "")
             except BadData as error:
                 own, reasons[row] = {}, str(error)
-            cells.append(own)
+            block.append(own)
             known = {name: _plain(cell) for name, cell in own.items() if cell is not None}
             blank[row] = not known
             contents += hashlib.blake2b((text or "").encode(), digest_size=16).digest()
             form += hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=16).digest()
-        progress("inspect", min(start + _ROWS, N), N)
-    return Seen(_digests(contents), _digests(form), blank, reasons, cells)
+        table.add(block)
+        progress("inspect", min(start + BLOCK, N), N)
+    return Seen(_digests(contents), _digests(form), blank, reasons, table.columns())
+
+
+def _facts(cells: Cells) -> dict[str, Any]:
+    lost = int(missing(cells).sum())
+    if isinstance(cells, Words):
+        return {"kind": "words", "missing": lost, "different": len(np.unique(cells.codes[cells.codes >= 0]))}
+    known = cells[np.isfinite(cells)]
+    spread = {"min": known.min(), "median": np.median(known), "max": known.max()} if len(known) else {}
+    return {"kind": "numbers", "missing": lost, **{name: float(value) for name, value in spread.items()}}
 
 
 def _plain(cell: Any) -> Any:

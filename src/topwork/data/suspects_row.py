@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.data.findings import COMMON, FAR, label_sets, suspicious
+from topwork.data.inspect_row import missing
+from topwork.modalities.rows import Words
 from topwork.types import Dataset, Finding
 
 if TYPE_CHECKING:
@@ -36,11 +38,11 @@ def suspects(dataset: Dataset, seen: Seen) -> list[Finding | None]:
     lacking, far = np.zeros(N), np.zeros(N)
     worst: dict[str, float] = {}
     for name, values in seen.columns.items():
-        none = np.isnan(values) if isinstance(values, np.ndarray) else np.array([word is None for word in values])
+        none = missing(values)
         lacking += none
         if none.any():
             worst[name] = float(none.mean())
-        if isinstance(values, np.ndarray):
+        if not isinstance(values, Words):
             far = np.maximum(far, _far(values))
     share = lacking / max(1, len(seen.columns))
     return [_missing(dataset, share, worst), _outside(dataset, far), _recurring(seen), _told(dataset, seen)]
@@ -87,8 +89,8 @@ def _told(dataset: Dataset, seen: Seen) -> Finding | None:
     if dataset.numeric or known.sum() < ENOUGH or len(np.unique(labels[known])) < 2:
         return None
     for name, values in seen.columns.items():
-        cells = np.asarray(["" if value is None else str(value) for value in values])[known]
-        code = np.unique(cells, return_inverse=True)[1]
+        cells = values.codes if isinstance(values, Words) else values
+        code = np.unique(cells[known], return_inverse=True)[1]
         if len(np.unique(code)) * RECURS > len(code):
             continue
         pairs = np.unique(np.stack([code, labels[known]]), axis=1).shape[1]

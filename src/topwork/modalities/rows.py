@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -34,6 +33,7 @@ CLIP = 10.0  # standard deviations: what lies beyond is a typing mistake, and mu
 LEVELS, LEAST = 64, 2
 LARGEST = 1e36  # of a number; features are float32, which ends at 3.4e38
 LONGEST = 10_000_000  # characters of a row
+BLOCK = 4096  # rows that are read at once
 SHOWN = 60  # characters of a cell in an error
 NOTHING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "?", "-", "--", ".", "missing", "unknown"))
 
@@ -102,11 +102,12 @@ class ColumnsReader:
     @classmethod
     def fitted(cls, rows: Sequence[str]) -> ColumnsReader:
         """Medians, means and words of these rows; no labels are asked."""
-        cells = [parsed(row) for row in rows]
-        names = list(dict.fromkeys(name for row in cells for name in row))
-        found = tuple(_fitted(name, [row.get(name) for row in cells]) for name in names)
+        table = Table()
+        for start in range(0, len(rows), BLOCK):
+            table.add([parsed(row) for row in rows[start : start + BLOCK]])
+        found = tuple(_fitted(name, cells) for name, cells in table.columns().items())
         if not any(column.features for column in found):
-            raise BadData(f"{len(rows):,} rows of {len(names):,} columns are all alike. Expected different ones")
+            raise BadData(f"{len(rows):,} rows of {len(found):,} columns are all alike. Expected different ones")
         return cls(found)
 
     @classmethod
@@ -140,6 +141,12 @@ class ColumnsReader:
 
     def read(self, texts: Sequence[str]) -> Tokens:
         """One window per row; BadData where one is no row."""
+        blocks = [self._read(texts[start : start + BLOCK]) for start in range(0, max(1, len(texts)), BLOCK)]
+        ids, weights = (np.concatenate(parts) for parts in zip(*blocks, strict=True))  # (N, K) each
+        N, K = ids.shape
+        return Tokens(ids.ravel(), weights.ravel(), np.arange(N + 1) * K, np.arange(N), np.zeros(N, bool))
+
+    def _read(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         rows = [parsed(text) for text in texts]
         ids, weights, base = [], [], 0
         for column in self.columns:
@@ -147,15 +154,7 @@ class ColumnsReader:
                 ids.append(base + which)
                 weights.append(weight)
             base += len(column.features)
-        N, K = len(rows), len(ids)
-        each = np.arange(N)
-        return Tokens(
-            np.stack(ids, 1).astype(np.int32).ravel() if N else np.zeros(0, np.int32),
-            np.stack(weights, 1).astype(np.float32).ravel() if N else np.zeros(0, np.float32),
-            np.arange(N + 1) * K,
-            each,
-            np.zeros(N, bool),
-        )
+        return np.stack(ids, 1).astype(np.int32), np.stack(weights, 1).astype(np.float32)
 
     def checked(self, row: Row) -> str:
         """A row as a model takes it, written with the columns that it knows; BadData says what is wrong with it."""
@@ -167,6 +166,59 @@ class ColumnsReader:
             if isinstance(column, Number) and own.get(column.name) is not None:
                 own[column.name] = number_of(own[column.name], column.name)
         return written(own)
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """The cells of a column of words."""
+
+    codes: NDArray[np.int32]  # (N,) which word; -1: missing
+    words: tuple[str, ...]
+
+    def take(self, rows: NDArray[Any]) -> Words:
+        """Some of them."""
+        return Words(self.codes[rows], self.words)
+
+
+Cells = NDArray[np.float64] | Words
+"""(N,) numbers, NaN where missing; or words."""
+
+
+class Table:
+    """Rows that are added block by block, column by column: a million rows of twenty numbers are 160 MB."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._parts: dict[str, list[NDArray[Any]]] = {}
+        self._known: dict[str, dict[str, int]] = {}  # the words of columns that have some
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """A block; a column that holds a word anywhere is one of words."""
+        for name in dict.fromkeys(name for row in rows for name in row):
+            self._parts.setdefault(name, [np.full(self._rows, np.nan)])
+        for name, parts in self._parts.items():
+            cells = [row.get(name) for row in rows]
+            if name not in self._known and any(isinstance(cell, (str, list, dict)) for cell in cells):
+                self._known[name] = {}
+                before = np.concatenate(parts).tolist()
+                parts[:] = [self._coded(name, [None if math.isnan(x) else x for x in before])]
+            if name in self._known:
+                parts.append(self._coded(name, cells))
+            else:
+                parts.append(
+                    np.array([np.nan if cell is None else number_of(cell, name) for cell in cells], np.float64)
+                )
+        self._rows += len(rows)
+
+    def columns(self) -> dict[str, Cells]:
+        """All of it, in the order in which the columns were first seen."""
+        whole = {name: np.concatenate(parts) for name, parts in self._parts.items()}
+        return {name: Words(x, tuple(self._known[name])) if name in self._known else x for name, x in whole.items()}
+
+    def _coded(self, name: str, cells: Sequence[Any]) -> NDArray[np.int32]:
+        known = self._known[name]
+        words = map(word_of, cells)
+        return np.array([-1 if word is None else known.setdefault(word, len(known)) for word in words], np.int32)
 
 
 def written(row: Mapping[str, Any]) -> str:
@@ -230,21 +282,20 @@ def _told(cell: Any) -> str:
     return f"{cell:.6g}" if isinstance(cell, float) else str(cell)
 
 
-def _fitted(name: str, cells: Sequence[Any]) -> Column:
-    known = [cell for cell in cells if cell is not None]
-    missing = 0 < len(known) < len(cells)
-    if any(isinstance(cell, (str, list, dict)) for cell in known):
-        counts = Counter(filter(None, map(word_of, known)))
-        least = LEAST if len(cells) >= 10 * LEAST else 1
-        kept = [word for word, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])) if count >= least]
-        levels = tuple(kept[:LEVELS])
-        return Word(name, levels if missing or len(levels) > 1 or len(counts) > len(levels) else (), missing)
-    x = np.array([number_of(cell, name) for cell in known] or [0.0])
-    median = float(np.median(x))
-    filled = np.append(x, np.full(len(cells) - len(known), median))
+def _fitted(name: str, cells: Cells) -> Column:
+    if isinstance(cells, Words):
+        counts = np.bincount(cells.codes[cells.codes >= 0], minlength=len(cells.words)).tolist()
+        missing, N = bool((cells.codes < 0).any()), len(cells.codes)
+        least = LEAST if N >= 10 * LEAST else 1
+        best = sorted(zip(cells.words, counts, strict=True), key=lambda one: (-one[1], one[0]))
+        levels = tuple(word for word, count in best if count >= least)[:LEVELS]
+        return Word(name, levels if missing or len(counts) > 1 else (), missing)
+    none = np.isnan(cells)
+    median = float(np.median(cells[~none])) if not none.all() else 0.0
+    filled = np.where(none, median, cells)
     mean, std = float(filled.mean()), float(filled.std())
     flat = std <= 1e-12 * max(1.0, abs(mean))  # what rounding leaves of a constant
-    return Number(name, median, mean, 0.0 if flat else std, missing)
+    return Number(name, median, mean, 0.0 if flat else std, bool(none.any()) and not none.all())
 
 
 def _column_of(facts: Mapping[str, Any]) -> Column:
