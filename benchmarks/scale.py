@@ -4,6 +4,7 @@
 
 texts       a table of made-up sentences (5 % copies, a third of them with a word changed), ten classes: read, inspect,
             split stratified and by group; a child process, its peak memory (VmHWM) and seconds of each stage
+columns     a table of eight numbers, a tenth of them missing, and a word: read, inspect, split
 images      so many rows whose facts are known (as after a first inspection): twins through hashes, findings, split
 neighbours  near_neighbours of embeddings, a twentieth of which are near copies (cosine 0.9) of others, isotropic and in
             clusters: seconds, recall of the copies, and the ratio for twice as many rows (2: linear, 4: quadratic)
@@ -95,6 +96,32 @@ def texts(path: str) -> None:
     stage("by group", lambda: Grouped(test=0.2).assign(found.dataset, 0))
     kinds = {one.kind: len(one.rows) for one in found.findings}
     stage.told(rows=len(found.dataset), test=len(parted.rows_of("test")), findings=kinds)
+
+
+def write_columns(path: Path, N: int) -> None:
+    """N rows of numbers with holes, a word, and a label."""
+    rng = np.random.default_rng(0)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(",".join(f"c{i}" for i in range(8)) + ",town,label\n")
+        for at in range(0, N, 10_000):
+            n = min(10_000, N - at)
+            cells = np.round(rng.normal(50, 20, (n, 8)), 3).astype(str)
+            cells[rng.random((n, 8)) < 0.1] = ""
+            words, labels = rng.choice(["Oslo", "Bern", "Rome"], n), rng.integers(0, 10, n)
+            file.writelines(f"{','.join(r)},{w},{y}\n" for r, w, y in zip(cells, words, labels, strict=True))
+
+
+def columns(path: str) -> None:
+    """In a child: read, inspect, split."""
+    from topwork import sources
+    from topwork.data.inspect import inspect
+    from topwork.data.split.stratified import Stratified
+
+    stage = Stages()
+    dataset = stage("read", lambda: sources.read(path))
+    found = stage("inspect", lambda: inspect(dataset))
+    stage("split", lambda: Stratified(0.2).assign(found.dataset, 0))
+    stage.told(rows=len(found.dataset), findings={one.kind: len(one.rows) for one in found.findings})
 
 
 def images(N: str) -> None:
@@ -189,17 +216,23 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--embeddings", type=int, default=1_000_000)
     parser.add_argument("--dimensions", type=int, default=128)
-    parser.add_argument("--only", choices=("texts", "images", "neighbours"))
+    parser.add_argument("--only", choices=("texts", "columns", "images", "neighbours"))
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        {"texts": texts, "images": images, "neighbours": neighbours}[asked.child[0]](*asked.child[1:])
+        children = {"texts": texts, "columns": columns, "images": images, "neighbours": neighbours}
+        children[asked.child[0]](*asked.child[1:])
         return
     if asked.only in (None, "texts"):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "texts.csv"
             write_texts(path, asked.rows)
             show(f"{asked.rows:,} texts", child("texts", str(path)))
+    if asked.only in (None, "columns"):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "columns.csv"
+            write_columns(path, asked.rows)
+            show(f"{asked.rows:,} rows of nine columns", child("columns", str(path)))
     if asked.only in (None, "images"):
         show(f"{asked.rows:,} images with known facts", child("images", str(asked.rows)))
     if asked.only in (None, "neighbours"):
