@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from topwork.adaptation.probe import _first_of_the_best, choose
+from topwork.adaptation.probe import choose
+from topwork.adaptation.probe._judged import first_of_the_best
 from topwork.errors import BadSetting, UnknownName
 
 
@@ -47,9 +48,9 @@ def test_ties_go_to_the_first():
     rng = np.random.default_rng(0)
     base = rng.exponential(size=200)
     noise = 0.3 * rng.normal(size=200)
-    assert _first_of_the_best([base, base + noise - noise.mean() - 0.01]) == 0
-    assert _first_of_the_best([base, base - 0.2 + 0.01 * noise]) == 1
-    assert _first_of_the_best([base, base]) == 0
+    assert first_of_the_best([base, base + noise - noise.mean() - 0.01]) == 0
+    assert first_of_the_best([base, base - 0.2 + 0.01 * noise]) == 1
+    assert first_of_the_best([base, base]) == 0
 
 
 def test_the_floor_loses():

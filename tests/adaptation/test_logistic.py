@@ -53,6 +53,55 @@ def test_chosen_strength_is_the_best_of_the_path():
     assert f"{min(at, key=at.get):.2g}" in probe.head.method
 
 
+def crowd(seed, n=15, C=20, D=40):
+    """Many classes, few items of each."""
+    rng = np.random.default_rng(seed)
+    y = np.tile(np.arange(C), n).astype(np.int32)
+    centres = 0.9 * rng.normal(size=(C, D))
+    x, fresh = (rng.standard_t(4, size=(len(y), D)) + centres[y] for _ in range(2))
+    return x.astype(np.float32), y, np.arange(len(y)) // C % 5, fresh.astype(np.float32)
+
+
+def least(z, y):
+    """Log losses at the temperature that a plain search finds, an item's worth of doubt on every target."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    doubt = 1 / (len(y) + 2)
+    goal = (1 - doubt) * np.eye(z.shape[1])[y] + doubt / z.shape[1]
+
+    def at(log_t):
+        return -(goal * log_softmax(z.astype(float) / np.exp(log_t), axis=1)).sum(axis=1)
+
+    return at(minimize_scalar(lambda t: at(t).mean(), bounds=(-4, 4), method="bounded").x), at(0.0).mean()
+
+
+@pytest.mark.parametrize(("seed", "moves"), [(0, False), (1, True), (3, True)])
+def test_a_neighbour_takes_the_place_where_all_that_it_lacks_is_a_temperature(seed, moves):
+    x, y, folds, fresh = crowd(seed)
+    told = [Logistic(l2=l2).solve(x, y, folds, 20) for l2 in STRENGTHS]
+    losses_at, as_they_are = zip(*(least(probe.held_out, y) for probe in told), strict=True)
+    lowest = int(np.argmin(as_they_are))
+    expected = min(range(max(lowest - 1, 0), min(lowest + 2, len(told))), key=lambda i: losses_at[i].mean())
+    lead = losses_at[lowest] - losses_at[expected]
+    one_item = np.log(len(y) + 2) / (len(y) + 2)
+    if lead.mean() <= max(2 * lead.std() / np.sqrt(len(y)), one_item):
+        expected = lowest
+    assert (expected != lowest) == moves
+    probe = Logistic().solve(x, y, folds, 20)
+    np.testing.assert_allclose(probe.head.arrays["weight"], told[expected].head.arrays["weight"], atol=1e-3)
+    assert probe.head.method == told[expected].head.method
+    assert all(one.head.temperature == 1 for one in told)
+    assert (probe.head.temperature != 1) == moves == ("temperature" in probe.reason)
+    np.testing.assert_allclose(probe.log_loss, losses(probe.held_out / probe.head.temperature, y).mean(), rtol=1e-6)
+    if moves:
+        said, before = (np.log(probabilities(one.head, fresh)) for one in (probe, told[lowest]))
+        assert losses(said, y).mean() < losses(before, y).mean()
+    weighted = Logistic().solve(x, y, folds, 20, np.full(len(y), 3.0))
+    assert weighted.head.method == probe.head.method
+    assert weighted.head.temperature == pytest.approx(probe.head.temperature, rel=1e-3)
+
+
 def test_separable_items_do_not_run_away():
     x = np.repeat(np.eye(2, dtype=np.float32), 10, axis=0) * 5
     y, folds = np.repeat([0, 1], 10).astype(np.int32), np.arange(20) % 5

@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 
 from topwork import plugins
 from topwork.adaptation.probe._given import Goals
+from topwork.adaptation.probe._judged import first_of_the_best, judge
 from topwork.errors import BadSetting
-from topwork.nn.log_loss import doubt_of, fit_temperature, losses
 from topwork.nn.principal import remembered
 from topwork.types import Probe, Progress, silent
 
 ROOM = "adaptation.probe"
 AUTO = ("logistic", "ridge", "nearest_mean", "knn")  # a tie goes to the earlier one
 AUTO_NUMBERS = ("ridge", "knn")
-NOISE = 2.0  # standard errors
 SMALL = 1e9  # multiply-adds of one pass over the items: below it one thread is as good
 
 
@@ -82,11 +81,11 @@ def choose(
                 missing.append((spec, error))
                 continue
             probes.append(probe)
-            judged.append(_judge(probe.held_out, targets))
+            judged.append(judge(probe.held_out, targets))
     progress("probe", len(solvers), len(solvers))
     if not probes:
         raise missing[0][1]
-    at = _first_of_the_best(judged)
+    at = first_of_the_best(judged)
     reason = "; ".join(
         [_in_words(probes, judged, at, numbers), *(f"{spec} left out: {error}" for spec, error in missing)]
     )
@@ -107,20 +106,6 @@ def _threads(work: float) -> Iterator[None]:
 
     with threadpool_limits(1):
         yield
-
-
-def _judge(held_out: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
-    """Held-out losses (N,) at the best temperature, with an item's worth of doubt."""
-    return losses(held_out / fit_temperature(held_out, targets), targets, doubt_of(len(held_out)))
-
-
-def _first_of_the_best(judged: list[NDArray[np.float64]]) -> int:
-    """The first method whose loss is as low as the lowest, as far as so many items can tell."""
-    lowest = min(judged, key=lambda loss: loss.mean())
-    doubt = doubt_of(len(lowest))
-    one_item = -doubt * np.log(doubt)
-    leads = [((loss - lowest).mean(), NOISE * (loss - lowest).std() / np.sqrt(len(loss))) for loss in judged]
-    return next(i for i, (lead, noise) in enumerate(leads) if lead <= max(noise, one_item))
 
 
 def _in_words(probes: list[Probe], judged: list[NDArray[np.float64]], at: int, numbers: bool) -> str:
