@@ -1,15 +1,23 @@
-"""Servers on loopback: S3 as moto speaks it, and a web server that can be told to misbehave. Both count requests."""
+"""Servers on loopback that count requests and misbehave as told: S3 as moto speaks it, Google's storage as
+gcp-storage-emulator does, Azure's as Azurite does, and a web server.
+"""
 
+import base64
 import contextlib
 import hashlib
 import html
+import http.client
+import json
 import logging
+import shutil
+import socket
+import subprocess
 import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
 
@@ -40,6 +48,12 @@ class Buckets:
         import botocore.session
 
         self.client = botocore.session.get_session().create_client("s3")
+
+    def uri(self, bucket, key=""):
+        return f"s3://{bucket}/{key}"
+
+    def wrong_key(self, patch, tmp_path):
+        self.behave = lambda *_: 403  # moto looks at no signature
 
     def make(self, bucket):
         self.client.create_bucket(Bucket=bucket)
@@ -84,6 +98,246 @@ class Buckets:
                 answer.close()
             return [self.spoil(path, body)]
         return answer
+
+
+_OF_A_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "date", "server")
+
+
+class _Between:
+    """Stands before a real server and passes requests on; counts and misbehaves as Buckets does."""
+
+    scheme = ""
+
+    def __init__(self, port):
+        self.asked, self.latency, self.behave, self.spoil = Counter(), 0.0, None, None
+        self._lock = threading.Lock()
+        between = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                between._pass_on(self, port)
+
+            do_HEAD = do_POST = do_GET
+
+        self.front = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.front.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.front.server_address[1]}"
+        threading.Thread(target=self.front.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def uri(self, bucket, key=""):
+        return f"{self.scheme}://{bucket}/{key}"
+
+    def upload(self, bucket, folder, prefix=""):
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                self.put(bucket, prefix + path.relative_to(folder).as_posix(), path.read_bytes())
+
+    def gets(self, bucket):
+        """Objects that were fetched, and how often."""
+        return Counter(
+            {path: n for (method, path), n in self.asked.items() if method == "GET" and path.startswith(f"/{bucket}/")}
+        )
+
+    def forget(self):
+        with self._lock:
+            self.asked.clear()
+
+    def close(self):
+        self.front.shutdown()
+        self.front.server_close()
+
+    def _pass_on(self, handler, port):
+        kind, path = self._what(handler)
+        with self._lock:
+            self.asked[kind, path] += 1
+        if self.latency:
+            time.sleep(self.latency)
+        status = self.behave(kind, path) if self.behave is not None else None
+        body, headers = b"", []
+        if status is None:
+            length = int(handler.headers.get("Content-Length") or 0)
+            there = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            headers = {name: value for name, value in handler.headers.items() if name.lower() != "connection"}
+            there.request(handler.command, handler.path, handler.rfile.read(length), headers)
+            answer = there.getresponse()
+            status, headers, body = answer.status, answer.getheaders(), answer.read()
+            there.close()
+        if handler.command == "HEAD":
+            lengths = [value for name, value in headers if name.lower() == "content-length"]
+        else:
+            if self.spoil is not None and kind == "GET" and status < 300:
+                body = self.spoil(path, body)
+            body, more = self._changed(handler, kind, body)
+            headers, lengths = [*headers, *more], [str(len(body))]
+        handler.send_response(status)
+        for name, value in headers:
+            if name.lower() not in (
+                "connection",
+                "keep-alive",
+                "transfer-encoding",
+                "content-length",
+                "date",
+                "server",
+            ):
+                handler.send_header(name, value)
+        for value in lengths or ["0"]:
+            handler.send_header("Content-Length", value)
+        handler.end_headers()
+        with contextlib.suppress(ConnectionError):
+            handler.wfile.write(body)
+
+    def _changed(self, handler, kind, body):
+        return body, []
+
+
+class GoogleBuckets(_Between):
+    """Google's storage, as gcp-storage-emulator speaks it; it knows neither pages nor encodings: done here."""
+
+    scheme = "gs"
+
+    def __init__(self, patch):
+        pytest.importorskip("gcsfs", reason="gcsfs is not installed")
+        emulator = pytest.importorskip("gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed")
+        for name in ("gcp_storage_emulator", "api", "api.object", "api.bucket"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        self.server = emulator.create_server("127.0.0.1", 0, in_memory=True)
+        self.server.start()
+        self._port = self.server._api._httpd.server_address[1]
+        super().__init__(self._port)
+        patch.setenv("STORAGE_EMULATOR_HOST", self.url)
+        patch.setenv("GOOGLE_CLOUD_PROJECT", "nobody")
+        patch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+
+    def make(self, bucket):
+        self._post("/storage/v1/b", json.dumps({"name": bucket}).encode(), "application/json")
+        return bucket
+
+    def put(self, bucket, key, data):
+        path = f"/upload/storage/v1/b/{bucket}/o?name={quote(key, safe='')}&uploadType="
+        if data:
+            return self._post(path + "media", data, "application/octet-stream")
+        parts = b"".join(
+            b"--x\r\nContent-Type: %s\r\n\r\n%s\r\n" % part for part in ((b"application/json", b"{}"), (b"a/b", b""))
+        )
+        return self._post(path + "multipart", parts + b"--x--", "multipart/related; boundary=x")  # else it fails
+
+    def wrong_key(self, patch, tmp_path):
+        """A key of the right form that the server of tokens, here ours, does not know."""
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
+        pem = rsa.generate_private_key(65537, 2048).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        told = {
+            "type": "service_account", "project_id": "nobody", "private_key_id": "secret-word", "client_id": "1",
+            "private_key": pem.decode(), "client_email": "someone@example.com", "token_uri": f"{self.url}/token",
+        }  # fmt: skip
+        (tmp_path / "key.json").write_text(json.dumps(told))
+        patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+        self.behave = lambda method, path: 400 if path.endswith("/token") else None
+
+    def close(self):
+        super().close()
+        self.server.stop()
+
+    def _post(self, path, data, kind):
+        there = http.client.HTTPConnection("127.0.0.1", self._port)
+        there.request("POST", path, data, {"Content-Type": kind})
+        answer = there.getresponse()
+        assert answer.status < 300, answer.read()
+        there.close()
+
+    def _what(self, handler):
+        path = urlsplit(handler.path).path.removeprefix("/storage/v1")
+        if not path.startswith("/b/"):
+            return handler.command, path
+        bucket, _, key = path.removeprefix("/b/").partition("/o")
+        if not key:
+            return "LIST", f"/{bucket}/?list"
+        return "GET" if "alt=media" in handler.path else "HEAD", f"/{bucket}/{unquote(key[1:])}"
+
+    def _changed(self, handler, kind, body):
+        asked = parse_qs(urlsplit(handler.path).query)
+        if kind == "LIST" and body:
+            told = json.loads(body)
+            entries = sorted([*told["items"], *told["prefixes"]], key=lambda e: e["name"] if isinstance(e, dict) else e)
+            begin = int(asked.get("pageToken", ["0"])[0])
+            end = begin + int(asked["maxResults"][0])
+            page = entries[begin:end]
+            told["items"] = [self._marked(entry) for entry in page if isinstance(entry, dict)]
+            told["prefixes"] = [entry for entry in page if isinstance(entry, str)]
+            told |= {"nextPageToken": str(end)} if end < len(entries) else {}
+            return json.dumps(told).encode(), []
+        if kind == "HEAD" and body:
+            return json.dumps(self._marked(json.loads(body))).encode(), []
+        coded = kind == "GET" and handler.path.partition("?")[0].endswith("gz-coded")
+        return body, [("Content-Encoding", "gzip")] if coded else []
+
+    def _marked(self, entry):
+        return {**entry, "contentEncoding": "gzip"} if entry.get("name", "").endswith("gz-coded") else entry
+
+
+class AzureBuckets(_Between):
+    """Azure's storage, as Azurite speaks it: a program of Node, started where it is on the PATH."""
+
+    scheme = "az"
+    account, key = "devstoreaccount1", base64.b64encode(b"a key of ours, thirty-two bytes.").decode()
+
+    def __init__(self, patch):
+        pytest.importorskip("adlfs", reason="adlfs is not installed")
+        program = shutil.which("azurite-blob")
+        if program is None:
+            pytest.skip("azurite-blob is not on the PATH")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        patch.setenv("AZURITE_ACCOUNTS", f"{self.account}:{self.key}")
+        command = [program, "--blobPort", str(port), "--inMemoryPersistence", "--skipApiVersionCheck", "--silent"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert self.process.poll() is None, "azurite-blob has ended"
+            assert time.monotonic() < until, "azurite-blob does not answer"
+            time.sleep(0.1)
+        super().__init__(port)
+        from azure.storage.blob import BlobServiceClient
+
+        self.client = BlobServiceClient.from_connection_string(self._login(self.key, f"http://127.0.0.1:{port}"))
+        patch.setenv("AZURE_STORAGE_CONNECTION_STRING", self._login(self.key, self.url))
+
+    def make(self, bucket):
+        self.client.create_container(bucket)
+        return bucket
+
+    def put(self, bucket, key, data):
+        self.client.get_blob_client(bucket, key).upload_blob(data, overwrite=True)
+
+    def wrong_key(self, patch, tmp_path):
+        wrong = base64.b64encode(b"secret-word").decode()
+        patch.setenv("AZURE_STORAGE_CONNECTION_STRING", self._login(wrong, self.url))
+
+    def close(self):
+        super().close()
+        self.client.close()
+        self.process.terminate()
+        self.process.wait()
+
+    def _login(self, key, url):
+        name = self.account
+        return f"DefaultEndpointsProtocol=http;AccountName={name};AccountKey={key};BlobEndpoint={url}/{name};"
+
+    def _what(self, handler):
+        path, _, query = handler.path.partition("?")
+        path = unquote(path).removeprefix(f"/{self.account}")
+        return ("LIST", f"{path.rstrip('/')}/?list") if "comp=list" in query else (handler.command, path)
 
 
 class Web:

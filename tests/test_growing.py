@@ -11,6 +11,7 @@ import pytest
 from topwork import verbs
 from topwork.artefact.bundle import SNAPSHOT
 from topwork.artefact.snapshot import Snapshot
+from topwork.backbones import find
 from topwork.errors import BadData, BadSetting
 from topwork.types import Watch
 
@@ -176,7 +177,7 @@ def test_a_table_of_a_database_grows(tmp_path):
     made = verbs.fit(uri, since=tmp_path / "first", steps="majority,ngrams", out=tmp_path / "second")
     growth = made.report["growth"]
     assert growth["items"] == {"old": 120, "new": 60, "relabelled": 0, "gone": 0}
-    assert growth["passes"]["asking_the_old"] == 180
+    assert growth["passes"]["asking_the_old"] == 60  # of the old ones its own measure is told
     assert growth["told_apart"] is None
     assert [row["n"] for row in growth["rows"]] == [120, 60]
 
@@ -219,3 +220,85 @@ def test_numbers_grow(tmp_path):
     assert growth["metric"] == "r2"
     assert growth["items"]["new"] == 40
     assert next(row for row in growth["rows"] if row["data"] == "new")["difference"] is not None
+
+
+def tuned_and_grown(first, second, data, grow, tmp_path, backbone):
+    """Fit, let the data grow, fit again; what the table says is what both saved models say of the same items."""
+    split = "stratified(test=0.33)"
+    old = verbs.fit(data, backbone=backbone, steps=[first], split=split, out=tmp_path / "first")
+    assert old.report["steps"][-1]["kept"]
+    n = len(verbs.inspect(data).dataset)
+    grow()
+    new = verbs.fit(data, since=tmp_path / "first", steps=[second], out=tmp_path / "second")
+    assert (old.card.key == find(backbone, old.card.modality).card.key) == (first == "probe")
+    assert (new.card.key == find(backbone, new.card.modality).card.key) == (second == "probe")
+    growth, dataset = new.report["growth"], verbs.inspect(data).dataset
+    assert growth["items"] == {"old": n, "new": len(dataset) - n, "relabelled": 0, "gone": 0}
+    held = np.flatnonzero(Snapshot.read(tmp_path / "second").known(dataset).held)
+    there = Snapshot.read(tmp_path / "first").known(dataset)
+    assert there.held[held].sum() == there.held.sum()  # what measured the old one measures the new one
+    right = {}
+    for name in ("first", "second"):
+        said = verbs.predict(tmp_path / name, [dataset.inputs()[row] for row in held])
+        right[name] = np.array([one.label for one in said]) == np.array(dataset.labels)[dataset.targets()[held]]
+    rows = {row["data"]: row for row in growth["rows"]}
+    assert list(rows) == ["old", "new"]
+    for name, which in (("old", there.content[held]), ("new", ~there.content[held])):
+        assert rows[name]["n"] == which.sum()
+        assert rows[name]["before"]["value"] == pytest.approx(right["first"][which].mean())
+        assert rows[name]["after"]["value"] == pytest.approx(right["second"][which].mean())
+    assert rows["old"]["before"]["value"] == pytest.approx(old.report["metrics"]["accuracy"]["value"])
+    assert growth["told_apart"]["n"] >= 2 * (len(dataset) - n) - 2
+    return growth, len(held)
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """Ninety written ones and sevens in colours, and a way to add sixty more."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    pixels, numbers = load_digits(return_X_y=True)
+
+    def put(begin, end):
+        for number in (1, 7):
+            for row in np.flatnonzero(numbers == number)[begin:end]:
+                draw = np.random.default_rng(row)
+                picture = 40 + pixels[row].reshape(8, 8, 1) * draw.uniform(4, 13, 3) + draw.normal(0, 30, (8, 8, 3))
+                path = tmp_path / "digits" / str(number) / f"{row:04}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture.clip(0, 255).astype(np.uint8)).resize((32, 32)).save(path)
+
+    put(0, 45)
+    return tmp_path / "digits", lambda: put(45, 75)
+
+
+PLAIN = "epochs=2, rate=1e-2, batch=16) + view('plain')"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("first", "second"), [
+    (f"lp_ft({PLAIN}", f"last_stages(2, {PLAIN}"), (f"lora(4, {PLAIN}", "probe"), ("probe", f"lp_ft({PLAIN}"),
+])  # fmt: skip
+def test_a_tuned_model_of_images_is_gone_on_from(first, second, digits, backbone, tmp_path):
+    growth, held = tuned_and_grown(first, second, *digits, tmp_path, backbone)
+    asked = 0 if first == "probe" else held
+    assert growth["passes"] == {"computed": 60, "cached": 90, "asking_the_old": asked}
+    assert "90 old images and 60 new ones: 60 forward passes, 90 images were in the cache." in growth["text"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("first", "second"), [
+    ("lp_ft(epochs=1, batch=8)", "lora(2, epochs=1, batch=8)"), ("last_stages(1, epochs=1, batch=8)", "probe"),
+])  # fmt: skip
+def test_a_tuned_model_of_texts_is_gone_on_from(first, second, tmp_path):
+    pytest.importorskip("transformers")
+    from .encoders import write as write_encoder
+
+    table = write(tmp_path / "t.csv", OLD)
+    spec = write_encoder(tmp_path / "tiny")
+    grown = lambda: write(table, OLD + NEW)  # noqa: E731
+    growth, held = tuned_and_grown(first, second, table, grown, tmp_path, spec)
+    assert growth["passes"] == {"computed": 60, "cached": 120, "asking_the_old": held}

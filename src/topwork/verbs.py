@@ -394,7 +394,7 @@ def extend(
     opened = load(model) if isinstance(model, (str, Path)) else model
     extending.Old.of(opened)  # what cannot be extended ends it before work begins
     check_replaceable(target, MARKER)
-    columns = {"item_column": item_column, "label_column": label_column}
+    columns = {"item_column": item_column, "label_column": label_column, **wishes.options_of(opened)}
 
     def labelled(given: str | Path | Dataset) -> Dataset:
         dataset = given if isinstance(given, Dataset) else read(given, **columns)

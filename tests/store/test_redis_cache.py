@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -69,6 +70,20 @@ def test_what_cannot_be_used_is_one_line_without_the_password(own, monkeypatch):
         assert store.info()["folder"].startswith("redis://***@127.0.0.1")
     monkeypatch.setenv("TOPWORK_REDIS_PASSWORD", SECRET)
     RedisCache(server.url()).close()
+
+
+def test_a_cluster_is_one_line(own):
+    ports = [free_port() for _ in range(3)]
+    nodes = [own("--cluster-enabled", "yes", "--cluster-port", free_port(), port=port) for port in ports]
+    alone = refused(nodes[0].url())  # before it has any slot
+    command = ["redis-cli", "--cluster", "create", *(f"127.0.0.1:{port}" for port in ports), "--cluster-yes"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    for node in nodes:  # also to whom INFO is forbidden
+        node.client.execute_command("ACL", "SETUSER", "shy", "on", ">" + SECRET, "~*", "+@all", "-info")
+    urls = [url for node in nodes for url in (node.url(), node.url(1), node.url(user=f"shy:{SECRET}@"))]
+    for one in (alone, *map(refused, urls)):
+        assert "is a node of a Redis Cluster" in one
+        assert one.endswith("Expected a single server: start a redis-server beside it, or name a folder with --cache")
 
 
 @pytest.mark.parametrize(

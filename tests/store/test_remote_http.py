@@ -8,7 +8,7 @@ import pytest
 from topwork import sources
 from topwork.errors import BadData, BadSetting, StoreError
 from topwork.store import remote
-from topwork.store.remote import clients, fetch, patience
+from topwork.store.remote import fetch, patience
 
 from ..remote_servers import SILENT, Web
 
@@ -120,7 +120,7 @@ def test_a_dead_server_costs_seconds_and_one_line():
 
 
 def test_a_silent_server_costs_seconds(web, monkeypatch):
-    monkeypatch.setattr(clients, "READ_SECONDS", 0.5)
+    monkeypatch.setattr("topwork.store.remote.web.READ_SECONDS", 0.5)
     url, _ = plant(web, "a.bin")
     web.plans["*"] = [SILENT] * 9
     began = time.monotonic()

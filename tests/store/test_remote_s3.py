@@ -15,7 +15,7 @@ import topwork
 from topwork import sources
 from topwork.errors import BadData, StoreError
 from topwork.store import remote
-from topwork.store.remote import clients, fetch, patience
+from topwork.store.remote import amazon_s3, fetch, patience
 
 from ..remote_servers import Buckets
 
@@ -63,7 +63,7 @@ def test_a_bucket_is_listed_and_no_image_is_fetched(s3, filled, photos):
 
 
 def test_pages_of_a_long_listing(s3, filled, monkeypatch):
-    monkeypatch.setattr(clients, "PAGE_KEYS", 7)
+    monkeypatch.setattr(amazon_s3, "PAGE_KEYS", 7)
     left = [503]
     s3.behave = lambda *_: left.pop() if left and s3.asked["GET", f"/{filled}/?list"] == 3 else None
     assert len(sources.read(f"s3://{filled}/photos")) == 60
@@ -365,8 +365,8 @@ def test_a_split_names_the_bucket_and_is_read_again(s3, filled, tmp_path):
 
 BLOCKS = """
 import sys, topwork
-from topwork.store.remote import clients, fetch
-clients.BLOCK = fetch.BLOCK = 50_000
+from topwork.store.remote import fetch, files
+files.BLOCK = fetch.BLOCK = 50_000
 fetch.LARGE_BYTES = 100_000
 print(len(topwork.inspect(sys.argv[1]).dataset))
 """

@@ -40,6 +40,11 @@ SECONDS = 5.0  # without a byte from the server
 _MOST = 10e9
 _TRIES = 3  # to make room in a server that says it is full
 _UNSAID_USES = 100_000  # reads to remember before they are written
+_TWO = (entries.ROOT + b"total", entries.ROOT + b"clock")
+_CLUSTER = (
+    " is a node of a Redis Cluster, which spreads keys that belong together. Expected a single server: start a "
+    "redis-server beside it, or name a folder with --cache"
+)
 
 
 class RedisCache:
@@ -222,6 +227,7 @@ class RedisCache:
         errors, url = self._errors, self.url
         try:
             self._server.ping()
+            self._server.exists(*_TWO)  # no node of a cluster has both
         except errors.AuthenticationError as error:
             fix = "Name the right one in the URL or in TOPWORK_REDIS_PASSWORD"
             raise StoreError(f"{url} does not take this password ({_reason(error)}). {fix}") from None
@@ -230,6 +236,10 @@ class RedisCache:
         except (errors.TimeoutError, TimeoutError):
             raise StoreError(f"{url} does not answer within {SECONDS:g} seconds. Is it a Redis server?") from None
         except (errors.RedisError, OSError, ValueError) as error:
+            if isinstance(error, _cluster_errors(errors)) or "cluster mode" in str(error):
+                raise StoreError(url + _CLUSTER) from None
+            if isinstance(error, errors.NoPermissionError):
+                return {}  # found out, and said, when it is used
             fix = "Start the server, or name a folder"
             raise StoreError(f"{url} cannot be used as a cache: {_reason(error)}. {fix} with --cache") from None
         try:
@@ -237,7 +247,7 @@ class RedisCache:
         except (errors.RedisError, OSError, ValueError):
             return {}  # a user who may not ask
         if facts.get("redis_mode") == "cluster":
-            raise StoreError(f"{url} is a Redis Cluster. Expected a single server, or a folder with --cache")
+            raise StoreError(url + _CLUSTER)
         return facts
 
 
@@ -264,6 +274,10 @@ def _client(url: str) -> tuple[Any, Any]:
         expected = "redis://HOST:PORT/DB or rediss://HOST:PORT/DB"
         raise BadSetting(f"--cache {without_password(url)} is no address: {error}. Expected {expected}") from None
     return exceptions, client
+
+
+def _cluster_errors(errors: Any) -> tuple[type[Exception], ...]:
+    return errors.ClusterError, errors.ClusterCrossSlotError, errors.MovedError
 
 
 def _limit(facts: dict[str, Any]) -> Choice:

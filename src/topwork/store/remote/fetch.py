@@ -24,7 +24,8 @@ from topwork.errors import BadData, StoreError
 from topwork.store import locks, own_files
 from topwork.store.encryption import NotOurs
 from topwork.store.remote.archives import Archive, unpack, unpacker
-from topwork.store.remote.clients import BLOCK, Broken, Facts
+from topwork.store.remote.clients import endpoint_of
+from topwork.store.remote.files import BLOCK, Broken, Facts
 from topwork.store.remote.local_copies import Copies, address_key
 from topwork.store.remote.paths import URL, absolute, shown, split, suffix
 from topwork.store.remote.patience import Endpoint, Unreachable, refused
@@ -147,7 +148,7 @@ class Fetcher:
         except IsADirectoryError as error:
             raise BadData("is a folder") from error
         except PermissionError as error:
-            raise BadData(refused(error)) from error
+            raise BadData(refused(error, path)) from error
         except Unreachable as error:
             if path.startswith("http") and not endpoint.answered and self.places.others_answer(endpoint):
                 raise BadData(str(error)) from error  # one of many servers that a table names
@@ -234,11 +235,7 @@ class Fetcher:
 
     def _key(self, path: str) -> str:
         """Names an address: host, path, and the endpoint where the scheme does not tell it."""
-        where = (
-            (os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", ""))
-            if path.startswith("s3:")
-            else ""
-        )
+        where = endpoint_of(path.partition(":")[0])
         return address_key(f"{where} {path}?{self.places.query(path)}")
 
     def _unsealed(self, copy: Path) -> bytes:

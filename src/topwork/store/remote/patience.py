@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from topwork.errors import MissingExtra, StoreError
-from topwork.store.remote.clients import Broken, Client
+from topwork.store.remote.clients import where_from
+from topwork.store.remote.files import Broken, Client
 
 T = TypeVar("T")
 FIRST_PATIENCE, PATIENCE = 6.0, 40.0  # seconds: before a server has ever answered, and after
@@ -28,7 +29,12 @@ NEVER_SECONDS = 300.0  # the same, where it has never answered
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _UNKNOWN_US = (
     "ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidToken",
-    "AuthorizationHeaderMalformed", "TokenRefreshRequired",
+    "AuthorizationHeaderMalformed", "TokenRefreshRequired", "AuthenticationFailed", "InvalidAuthenticationInfo",
+    "NoAuthenticationInformation",
+)  # fmt: skip
+_NO_KEY = (
+    "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "AzureSigningError",
+    "ClientAuthenticationError", "CredentialUnavailableError",
 )  # fmt: skip
 
 
@@ -89,12 +95,16 @@ def reason(error: BaseException) -> str:
     return {
         "EndpointConnectionError": "no connection",
         "ClientConnectorError": "no connection",
+        "ServiceRequestError": "no connection",
+        "ServiceResponseError": "the connection was cut",
         "ClientConnectorDNSError": "its name is not known",
         "ConnectTimeoutError": "no connection in time",
         "ConnectionTimeoutError": "no connection in time",
         "SocketTimeoutError": "no answer in time",
         "ReadTimeoutError": "no answer in time",
         "TimeoutError": "no answer in time",
+        "ServiceRequestTimeoutError": "no connection in time",
+        "ServiceResponseTimeoutError": "no answer in time",
         "FSTimeoutError": "no answer in time",
         "ServerDisconnectedError": "the connection was cut",
         "ClientPayloadError": "the connection was cut",
@@ -108,12 +118,14 @@ def _final(error: Exception, what: str) -> Exception | None:
     word = type(error).__name__
     if isinstance(error, StoreError | MissingExtra | Broken):
         return error
-    if code in _UNKNOWN_US or word in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"):
+    if code in _UNKNOWN_US or word in _NO_KEY:
         return StoreError(f"{what}: the credentials are refused ({code or word}). Set those of this server again")
     if "Certificate" in word or "SSL" in word:
         return StoreError(f"{what}: the certificate of the server is not one that this machine trusts ({word})")
     if status == 401:
-        return StoreError(f"{what}: a name and a password are needed (status 401): https://USER:PASSWORD@HOST/...")
+        if what.startswith("http"):
+            return StoreError(f"{what}: a name and a password are needed (status 401): https://USER:PASSWORD@HOST/...")
+        return StoreError(f"{what}: the credentials are refused, or there are none (status 401). {where_from(what)}")
     if status in _PASSING:
         return None
     if isinstance(error, FileNotFoundError) or status in (404, 410):
@@ -136,7 +148,15 @@ def _final(error: Exception, what: str) -> Exception | None:
 def _is_network(error: Exception) -> bool:
     kinds = {f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     return isinstance(error, OSError | TimeoutError) or bool(
-        kinds & {"aiohttp.ClientError", "botocore.HTTPClientError", "botocore.BotoCoreError", "botocore.ClientError"}
+        kinds
+        & {
+            "aiohttp.ClientError",
+            "botocore.HTTPClientError",
+            "botocore.BotoCoreError",
+            "botocore.ClientError",
+            "azure.ServiceRequestError",
+            "azure.ServiceResponseError",
+        }
     )
 
 
@@ -154,6 +174,8 @@ def _code(error: BaseException) -> str:
         answer = getattr(one, "response", None)
         if isinstance(answer, dict) and "Error" in answer:
             return str(answer["Error"].get("Code", ""))
+        if isinstance(code := getattr(one, "error_code", None), str):  # Azure; also an enum of words
+            return str(getattr(code, "value", code))
     return ""
 
 
@@ -162,12 +184,14 @@ def _status(error: BaseException) -> int:
         answer = getattr(one, "response", None)
         if isinstance(answer, dict) and "ResponseMetadata" in answer:
             return int(answer["ResponseMetadata"].get("HTTPStatusCode") or 0)
-        if isinstance(status := getattr(one, "status", None), int):
-            return status
+        for name in ("status", "status_code", "code"):  # aiohttp; Azure; gcsfs
+            status = getattr(one, name, None)
+            if isinstance(status, int) and 100 <= status < 600:
+                return int(status)
     return 0
 
 
-def refused(error: PermissionError) -> str:
+def refused(error: PermissionError, what: str) -> str:
     """One line for what we may not do."""
     told = reason(error) if reason(error) != "PermissionError" else str(error)
-    return f"not allowed, or not there ({told}). Credentials come from the environment: AWS_ACCESS_KEY_ID ..."
+    return f"not allowed, or not there ({told}). {where_from(what)}"

@@ -17,9 +17,11 @@ from typing import Any
 
 from topwork.errors import BadData, StoreError
 from topwork.store.remote.archives import Archive, unsafe
-from topwork.store.remote.clients import Facts, Listed, http_address, open_client
+from topwork.store.remote.clients import open_client
+from topwork.store.remote.files import Facts, Listed
 from topwork.store.remote.paths import URL, Secrets, below, looks_like_a_file, shown, split
 from topwork.store.remote.patience import Endpoint, refused
+from topwork.store.remote.web import http_address
 
 FRESH_SECONDS = 10.0  # or as long as it took, a listing is as good as new: one command lists once
 MOST_LISTED = 5_000_000
@@ -163,7 +165,7 @@ class Places:
                 return False
             return self._list(path, deep=True)
         except PermissionError as error:
-            raise StoreError(f"{shown(path)}: {refused(error)}") from error
+            raise StoreError(f"{shown(path)}: {refused(error, path)}") from error
 
     def isfile(self, path: str) -> bool:
         """Whether there is a file; where asking takes too long, a name with a suffix is believed."""
@@ -199,7 +201,7 @@ class Places:
             try:
                 self._list(path, deep=False)
             except PermissionError as error:
-                raise StoreError(f"{shown(path)}: {refused(error)}") from error
+                raise StoreError(f"{shown(path)}: {refused(error, path)}") from error
         found = self._folders.get(path)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "there is no such folder", path)
