@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from topwork.errors import BadData, BadWeights
+from topwork.modalities.columns import CLIP, LEVELS, ColumnsReader
 from topwork.modalities.readers import open_reader
-from topwork.modalities.rows import CLIP, LEVELS, ColumnsReader, is_missing, number_of, parsed, shown, written
+from topwork.modalities.rows import is_missing, number_of, parsed, shown, written
 from topwork.modalities.text import READER
 
 

@@ -30,9 +30,9 @@ from topwork import settings
 from topwork.artefact import bundle, pixels, rows, texts
 from topwork.artefact.sealed import Seal
 from topwork.errors import BadData, BadSetting, BadWeights, StoreError
+from topwork.modalities.columns import ColumnsReader
 from topwork.modalities.readers import open_reader
 from topwork.modalities.redaction import Redaction
-from topwork.modalities.rows import ColumnsReader
 from topwork.modalities.text import Reader
 from topwork.types import WRITTEN, Card, Skipped
 

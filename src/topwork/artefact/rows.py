@@ -15,7 +15,8 @@ from typing import Any
 
 from topwork.artefact import texts
 from topwork.errors import BadData
-from topwork.modalities.rows import ColumnsReader, parsed, shown
+from topwork.modalities.columns import ColumnsReader
+from topwork.modalities.rows import parsed, shown
 
 ONE = "a row"
 EXPECTED = "a dict of column names and values, or the same as JSON"

@@ -1,6 +1,6 @@
 """Feature columns of a table as a backbone of rows: bundled:columns, fitted to the training rows without labels.
 
-    backbone = find("bundled:columns").fitted(rows)      medians, means and words of these rows: `modalities.rows`
+    backbone = find("bundled:columns").fitted(rows)      medians, means and words of these rows: `modalities.columns`
     graph()     ids int64 (W, L), weights float32 (W, L) -> features float32 (W, D): zeros, and weights added at ids
 
 Nothing in it was learnt elsewhere: it brings what a row says into the form that heads, reductions and reports take.
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from topwork.backbones.ngrams import ADDED_UP
 from topwork.backbones.static_text import NO_PIXELS
 from topwork.errors import BadSetting
-from topwork.modalities.rows import ColumnsReader
+from topwork.modalities.columns import ColumnsReader
 from topwork.types import Card
 
 SPEC = "bundled:columns"

@@ -1,7 +1,7 @@
 """Rows of feature columns that can be read and are still suspicious, and columns that are.
 
     kind             which                                                                  score
-    missing_values   rows with a value missing: they are filled (modalities.rows)           share of columns missing
+    missing_values   rows with a value missing: they are filled (modalities.columns)        share of columns missing
     far_values       a number beyond FAR robust deviations of its column, in at most        robust deviations
                      SHARE of the rows: a typing mistake, another unit
     recurring        more than a fifth of the rows have an equal: those are no copies then

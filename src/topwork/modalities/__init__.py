@@ -7,4 +7,6 @@ text_language.py notice(texts): scripts and languages
 wordpiece.py     normalise, words, WordPiece: the reader of static embeddings
 tokens.py        TokenReader: tokenizer.json, special tokens, windows: the reader of transformers
 ngrams.py        NgramReader: TF-IDF of character and word n-grams, fitted without labels
+rows.py          a row of feature columns, written, parsed, shown; Table: many of them, column by column
+columns.py       ColumnsReader: rows filled and scaled, words as columns, fitted without labels
 """

@@ -23,7 +23,7 @@ def open_reader(files: Mapping[str, bytes]) -> Reader:
     elif kind == "ngrams":
         from topwork.modalities.ngrams import NgramReader as Kind
     elif kind == "columns":
-        from topwork.modalities.rows import ColumnsReader as Kind
+        from topwork.modalities.columns import ColumnsReader as Kind
     else:
         raise BadWeights(f"{READER} names a reader '{kind}'. Expected pieces, tokens, ngrams, columns; upgrade topwork")
     return Kind.of_files(files)

@@ -5,7 +5,7 @@
     pieces   words in pieces, one row of a table each            `wordpiece.py`, static embeddings, no torch
     tokens   a tokenizer.json, special tokens and windows        `tokens.py`, transformers; weights 1, padding 0
     ngrams   character and word n-grams of a fitted vocabulary   `ngrams.py`, weights are TF-IDF
-    columns  a row of feature columns, filled and scaled         `rows.py`
+    columns  a row of feature columns, filled and scaled         `columns.py`
 
 A text that is longer than a reader's window is several windows, whose features are averaged; the reader says which
 texts those were, and which lost their end. A pair of texts is one string with PAIR between them.
