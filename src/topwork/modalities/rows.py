@@ -1,4 +1,4 @@
-"""A row of feature columns: {"age": 41, "height": null, "town": "Oslo"}, written as a JSON object, a missing value as null.
+"""A row of feature columns: {"age": 41, "height": null, "town": "Oslo"}, a JSON object with null for a missing value.
 
 written(row) -> text    parsed(text) -> row    shown(text) -> "age 41, height –, town Oslo"
 Table                   rows that are added block by block, column by column
