@@ -244,7 +244,7 @@ def test_items_without_classes_are_looked_at_as_far_as_that_goes(planted, tmp_pa
 
 def test_series_of_one_origin_are_a_leak_that_has_a_price(tmp_path, monkeypatch):
     """Sixteen patients with six pictures each; colours are the patient's, the class is chance: company helps."""
-    monkeypatch.setattr(care, "_crops", lambda dataset, *_: (dataset, []))  # ramps are much alike: it takes long
+    monkeypatch.setattr(care, "join_crops", lambda dataset, *_: (dataset, []))  # ramps are much alike: it takes long
     draw = np.random.default_rng(5)
     for patient in range(16):
         label = ("ill", "well")[patient % 2]

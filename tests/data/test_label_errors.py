@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from topwork.data.label_errors import confident_joint, label_errors, prune
+from topwork.data.label_errors import confident_joint, label_errors, power, proven_noise, prune
 
 
 def noisy(seed, items=400, classes=4, flips=0.08, sharp=2.0):
@@ -95,3 +95,65 @@ def test_clean_labels_and_single_items_are_left_alone():
     p[20] = [0.9, 0.05, 0.05]  # the only item of its class is asked of heads that have never met the class
     assert not label_errors(p, y).wrong.any()
     assert not label_errors(np.eye(3)[y] + 1e-9, y).wrong.any()
+
+
+def test_the_proven_noise_of_a_case_by_hand():
+    p = np.tile([[0.9, 0.1]], (100, 1))
+    p[:, 0] -= np.arange(100) / 1000  # the surest come first
+    p[:, 1] = 1 - p[:, 0]
+    y = np.zeros(100, int)
+    y[[3, 11, 27, 30, 44, 49]] = 1
+    # 6 of the 50 surest: Wilson's interval is 0.0562 to 0.238; of 100: 0.0278; of 70: 0.0399
+    assert proven_noise(p, y) == pytest.approx(0.02778, abs=1e-4)
+    y[:] = 0
+    assert proven_noise(p, y) == 0.0
+    assert not label_errors(p, y).proven.any()
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("seed", [5, 6])
+def test_nothing_is_proven_of_clean_labels_and_much_of_flipped_ones(seed, several):
+    """What looks wrong to a model of clean labels is its own mistake; the usual noise alone would take it for noise."""
+
+    def acts(flips, sharp):
+        p, y, _ = noisy(seed, items=1000, sharp=sharp, flips=0)
+        p = p**sharp / (p**sharp).sum(1, keepdims=True)  # the exact posterior of the truth
+        draw = np.random.default_rng(0)
+        y = np.where(draw.random(1000) < flips, (y + draw.integers(1, 4, 1000)) % 4, y)
+        found = label_errors(p, np.eye(4, dtype=bool)[y] if several else y)
+        wrong = found.wrong.any(1) if several else found.wrong
+        assert (found.proven[wrong] <= found.doubt[wrong] + 1e-12).all()
+        return [int((wrong & (one * (1 - found.quality) >= 0.9)).sum()) for one in (found.doubt, found.proven)]
+
+    believed, proven = acts(0.0, 2.0)
+    assert believed >= 2
+    assert proven == 0
+    assert acts(0.05, 4.0)[1] > 20
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("sharp", [1.0, 2.0, 3.0])
+def test_the_power_is_what_draws_from_such_probabilities_show(sharp, several):
+    from sklearn.metrics import average_precision_score
+
+    p, _, _ = noisy(3, items=4000, sharp=sharp)
+    p = p**sharp / (p**sharp).sum(1, keepdims=True)
+    draw = np.random.default_rng(1)
+    if several:
+        truth = draw.random(p.shape) < p
+        wrong = draw.random(p.shape) < 0.05
+        own = np.where(truth ^ wrong, p, 1 - p)
+        measured = average_precision_score(wrong.reshape(-1), -own.reshape(-1))
+    else:
+        truth = (draw.random((4000, 1)) > p.cumsum(1)).sum(1).clip(0, 3)
+        wrong = draw.random(4000) < 0.05
+        y = np.where(wrong, (truth + draw.integers(1, 4, 4000)) % 4, truth)
+        measured = average_precision_score(wrong, -p[np.arange(4000), y])
+    assert power(p, 0.0, several) == pytest.approx(measured, abs=0.07)
+    mixed = 0.95 * p + 0.05 * ((1 - p) if several else (1 - p) / 3)  # what labels with 5 % flips teach
+    assert power(mixed, 0.05, several) == pytest.approx(power(p, 0.0, several), abs=1e-6)
+
+
+def test_who_knows_nothing_finds_as_many_as_chance_and_who_knows_all_finds_all():
+    assert power(np.full((50, 4), 0.25), 0.0) == pytest.approx(0.05)
+    assert power(np.eye(4)[np.arange(50) % 4] * 0.999 + 0.00025, 0.0) > 0.95

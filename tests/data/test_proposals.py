@@ -60,6 +60,17 @@ def test_models_have_no_say_in_what_measures():
     assert not drops(unsure, data)
 
 
+def test_labels_are_changed_only_where_there_is_evidence_unless_who_asks_has_decided():
+    data = made([0, 0, 1, 1], range(4))
+    finding = Finding("label_errors", "warning", "", rows=(0, 1, 2), suggest=("bee", "bee", "ant"),
+                      scores=(0.99, 0.97, 0.5), proven=(True, False, False))  # fmt: skip
+    assert [(one.row, one.action, one.to) for one in propose(finding, data)] == [
+        (0, "relabel", "bee"), (1, "keep", "bee"), (2, "keep", "ant"),
+    ]  # fmt: skip
+    assert dropped("label_errors", data, (0, 1, 2), suggest=finding.suggest, scores=finding.scores,
+                   proven=finding.proven) == {0, 1}  # fmt: skip
+
+
 def test_spellings_go_to_the_most_frequent_one():
     data = made([0, 1, 1, 2], range(4), names=("Cat", "cat", "dog"))
     (one,) = propose(Finding("label_names", "warning", ""), data)
@@ -92,6 +103,7 @@ def test_every_kind_that_an_inspection_reports_rows_of_can_be_dropped():
 
     known = {*KINDS, "label_names", "leaking_groups", "shift"}
     without_rows = {"unreadable", "empty_class", "tiny_class", "imbalance", "missing_in_split", "languages"}
+    without_rows |= {"recurring", "tells_all"}
     words = set()
     for file in Path(topwork.data.__path__[0]).glob("*.py"):
         words |= set(

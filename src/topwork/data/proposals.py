@@ -4,7 +4,8 @@
     leakage              training copies of what measures: drop
     conflicting_labels   the label of the majority of its copies stays: drop the others; all where there is no majority
     label_names          several spellings of a name: relabel to the most frequent one
-    label_errors         wrong with probability 0.9: relabel where the other label is sure, else drop
+    label_errors         wrong with probability 0.9, and so at the noise that is proven, too: relabel where the other
+                         label is sure, else drop
     leaking_groups       group: a column that keeps them together in every split
     blank, cut_off       drop
     anything else        keep: to be looked at
@@ -37,7 +38,8 @@ DEEP = (*OPINIONS, "cropped_duplicates")  # need features
 KINDS = (
     "unreadable", *COPIES, "leakage", "conflicting_labels", "blank", *OPINIONS, "cut_off", "nearly_uniform", "blurred",
     "dark", "overexposed", "odd_brightness", "tiny", "odd_size", "odd_shape", "odd_colour", "turned", "animated",
-    "garbled", "markup", "very_long", "very_short", "template", "far_numbers", "unlabelled",
+    "garbled", "markup", "very_long", "very_short", "template", "missing_values", "far_values", "far_numbers",
+    "unlabelled",
 )  # fmt: skip
 """Findings whose rows can be dropped."""
 USUAL = (
@@ -71,11 +73,16 @@ def propose(finding: Finding, dataset: Dataset) -> list[Proposal]:
 
 
 def drops(finding: Finding, dataset: Dataset) -> dict[int, str]:
-    """Row -> reason: what `--drop KIND` drops. Where a kind has a rule for what stays, that; otherwise all its rows."""
-    if finding.kind in _RULES:
-        dropped = ("drop", "relabel") if finding.kind == "label_errors" else ("drop",)
-        return {one.row: one.reason for one in propose(finding, dataset) if one.action in dropped}
+    """Row -> reason: what `--drop KIND` drops. Where a kind has a rule for what stays, that; otherwise all its rows.
+
+    Labels that are named are dropped from P(wrong) 0.9 on, proven or not: who names them has decided.
+    """
     measures = _measures(dataset) if finding.kind in OPINIONS else np.zeros(len(dataset), bool)
+    if finding.kind == "label_errors":
+        scored = zip(finding.rows, finding.scores, strict=True)
+        return {row: _wrong(score) for row, score in scored if score >= SURE and not measures[row]}
+    if finding.kind in _RULES:
+        return {one.row: one.reason for one in propose(finding, dataset) if one.action == "drop"}
     return {row: finding.kind for row in finding.rows if not measures[row]}
 
 
@@ -165,14 +172,22 @@ def _label_names(_: Finding, dataset: Dataset) -> Iterator[Proposal]:
 
 def _label_errors(finding: Finding, dataset: Dataset) -> Iterator[Proposal]:
     measures = _measures(dataset)
-    for row, to, score in zip(finding.rows, finding.suggest, finding.scores, strict=True):
+    proven = finding.proven or [True] * len(finding.rows)
+    for row, to, score, known in zip(finding.rows, finding.suggest, finding.scores, proven, strict=True):
         if measures[row]:
             yield Proposal(row, "keep", "suspicious label, but it measures: look at it", to, score)
         elif score < SURE:
             yield Proposal(row, "keep", "suspicious label, perhaps right", to, score)
+        elif not known:
+            why = "suspicious label, but too few of the surest ones are wrong to act on it: look at it"
+            yield Proposal(row, "keep", why, to, score)
         else:
             action: Action = "relabel" if to and finding.severity != "note" else "drop"
-            yield Proposal(row, action, f"label is wrong with probability {score:.2f}", to, score)
+            yield Proposal(row, action, _wrong(score), to, score)
+
+
+def _wrong(score: float) -> str:
+    return f"label is wrong with probability {score:.2f}"
 
 
 def _groups(finding: Finding, _: Dataset) -> Iterator[Proposal]:

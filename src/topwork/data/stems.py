@@ -9,8 +9,8 @@
     p = (1 + shuffles that reach it) / (1 + shuffles)   permutation test
 
 What is suggested is only a suspicion; closeness makes it likely, and whether the score drops when groups are kept
-together (`care.py`) says what it costs. A grouping says something where most classes have several groups and most
-items company in theirs.
+together (`care/groups.py`) says what it costs. A grouping says something where most classes have several groups and
+most items company in theirs.
 """
 
 from __future__ import annotations
