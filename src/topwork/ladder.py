@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from topwork import processes
-from topwork.backbones import find
+from topwork.backbones import find, fitted
 from topwork.backbones.torch_backbone import need_train
 from topwork.errors import BadSetting, MissingExtra
 from topwork.evaluation.calibrate import band
@@ -145,10 +145,8 @@ class Ascent:
 
 
 def _found(one: Plan, ground: Ground) -> Backbone:
-    """The backbone; one without weights is fitted to the training items, without their labels."""
-    backbone = find(one.backbone)
-    fitted = getattr(backbone, "fitted", None)
-    return fitted(ground.dataset.take(ground.train).inputs()) if fitted else backbone
+    """The backbone, ready: as far as it has to be fitted, to the training items."""
+    return fitted(find(one.backbone), lambda: ground.dataset.take(ground.train).inputs())
 
 
 def _tuned(ground: Ground, one: Plan, frozen: Rung, terms: Terms) -> tuple[Rung, Callable[[], Rung]] | str:

@@ -157,7 +157,7 @@ def extract(
     watch: Watch | None = None,
 ) -> Features:
     """What a frozen backbone sees: one forward pass per distinct item, ever; optionally written to parquet or npz."""
-    from topwork.backbones import find
+    from topwork.backbones import find, fitted
     from topwork.features.extract import extract as run
     from topwork.features.write import check_suffix, write_features
     from topwork.store.cache import open_cache
@@ -171,7 +171,7 @@ def extract(
         trunk.graph()  # weights that do not fit, or a card that lies, end it before the data are read
     found, store = inspect(data, query=query, drop_leaks=False, watch=watch), open_cache()
     if modality == "row":
-        trunk = trunk.fitted(found.dataset.inputs())
+        trunk = fitted(trunk, found.dataset.inputs)
     features = run(found.dataset, trunk, store, batch_size=batch_size, engine=engine, progress=watch.progress)
     for line in (*features.choices, *store.notes):
         watch.say(str(line))

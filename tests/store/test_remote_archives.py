@@ -61,9 +61,9 @@ def test_the_same_dataset_as_unpacked(photos, tmp_path, kind):
 def test_features_are_those_of_the_folder(photos, tmp_path, monkeypatch):
     import numpy as np
 
-    there = topwork.extract(zipped(photos, tmp_path / "photos.zip"))
+    there = topwork.extract(zipped(photos, tmp_path / "photos.zip"), engine="onnxruntime")
     monkeypatch.setenv("TOPWORK_CACHE", str(tmp_path / "another"))
-    assert np.array_equal(there.x, topwork.extract(photos).x)
+    assert np.array_equal(there.x, topwork.extract(photos, engine="onnxruntime").x)
 
 
 def test_texts_and_tables_in_an_archive(tmp_path, photos):

@@ -71,11 +71,11 @@ def test_pages_of_a_long_listing(s3, filled, monkeypatch):
 
 
 def test_features_and_inspection_are_those_of_the_folder(s3, filled, photos, tmp_path, monkeypatch):
-    there = topwork.extract(f"s3://{filled}/photos")
+    there = topwork.extract(f"s3://{filled}/photos", engine="onnxruntime")
     assert set(s3.gets(filled).values()) == {1}
     assert len(s3.gets(filled)) == 60
     monkeypatch.setenv("TOPWORK_CACHE", str(tmp_path / "another"))
-    here = topwork.extract(photos)
+    here = topwork.extract(photos, engine="onnxruntime")
     assert there.computed == here.computed == 60
     assert not [path for method, path in s3.asked if method == "HEAD"]  # the listing has told all
     assert np.array_equal(there.x, here.x)
@@ -182,7 +182,7 @@ def test_a_dataset_larger_than_the_limit(s3, filled, photos, monkeypatch):
         over.append(sum(f.stat().st_size for f in keep.rglob("*") if f.is_file()))
 
     s3.behave = watch
-    features = topwork.extract(f"s3://{filled}/photos")
+    features = topwork.extract(f"s3://{filled}/photos", engine="onnxruntime")
     assert features.x.shape[0] == 60
     assert max(over) <= whole // 4
     assert remote.copies().info()["bytes"] <= whole // 4
@@ -318,7 +318,7 @@ def test_throttling_is_waited_out_and_a_server_that_fails_ends_the_run(s3, fille
 
 CHILD = """
 import sys, topwork
-f = topwork.extract(sys.argv[1])
+f = topwork.extract(sys.argv[1], engine="onnxruntime")
 import json, hashlib
 print(json.dumps([f.computed, hashlib.sha256(f.x.tobytes()).hexdigest()]))
 """

@@ -59,7 +59,7 @@ def test_features_are_those_of_the_folder_and_each_file_comes_once(store, filled
     assert data.root == uri
     assert data.table.equals(here.table)
     assert not store.gets(filled)  # listed alone
-    there = topwork.extract(uri)
+    there = topwork.extract(uri, engine="onnxruntime")
     assert len(store.gets(filled)) == 60
     assert set(store.gets(filled).values()) == {1}
     assert not [path for kind, path in store.asked if kind == "HEAD"]  # the listing has told all
@@ -68,7 +68,7 @@ def test_features_are_those_of_the_folder_and_each_file_comes_once(store, filled
     assert len(topwork.inspect(uri).dataset) == 60
     assert not store.gets(filled)  # the copies are here
     monkeypatch.setenv("TOPWORK_CACHE", str(tmp_path / "another"))
-    here = topwork.extract(photos)
+    here = topwork.extract(photos, engine="onnxruntime")
     assert there.computed == here.computed == 60
     assert np.array_equal(there.x, here.x)
 
@@ -243,7 +243,7 @@ def test_a_large_file_goes_on_behind_what_is_here(store, bucket, monkeypatch, tm
 
 CHILD = """
 import sys, topwork, json, hashlib
-f = topwork.extract(sys.argv[1])
+f = topwork.extract(sys.argv[1], engine="onnxruntime")
 print(json.dumps([f.computed, hashlib.sha256(f.x.tobytes()).hexdigest()]))
 """
 

@@ -8,6 +8,7 @@ A place where backbones come from is a file of `sources/` whose class keeps the 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from topwork import plugins
@@ -39,6 +40,12 @@ def find(spec: str, modality: str | None = None) -> Backbone:
     if modality not in (None, found.card.modality):
         raise BadSetting(f"Backbone '{spec}' reads {found.card.modality}, expected one that reads {modality}")
     return found
+
+
+def fitted(backbone: Backbone, inputs: Callable[[], Sequence[str]]) -> Backbone:
+    """The backbone; one that knows nothing by itself is fitted to these texts or rows, without their labels."""
+    fit = getattr(backbone, "fitted", None)
+    return backbone if fit is None else fit(inputs())
 
 
 def cards(modality: str | None = "image") -> tuple[Card, ...]:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from topwork.backbones import fitted
 from topwork.care import groups, outliers, shifts, wrong_labels
 from topwork.care.cut_out import join_crops, remembered
 from topwork.care.judged import Judged, judge
@@ -95,12 +96,9 @@ def deepen(
 
 def _ready(backbone: Backbone, dataset: Dataset) -> Backbone:
     """The backbone, that of rows fitted to all of them; BadSetting for another that knows nothing before."""
-    fitted = getattr(backbone, "fitted", None)
-    if fitted is None or (dataset.modality == "row" and backbone.card.features):
-        return backbone
-    if dataset.modality != "row":
+    if hasattr(backbone, "fitted") and dataset.modality != "row":
         raise BadSetting(f"{backbone.card.spec} knows nothing before it is fitted. Name another --backbone")
-    return fitted(dataset.inputs())
+    return backbone if backbone.card.features else fitted(backbone, dataset.inputs)
 
 
 def _in_rows(finding: Finding, sight: Sight) -> Finding:
