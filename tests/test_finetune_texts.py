@@ -107,7 +107,7 @@ def test_batches_are_padded_to_their_own_longest(encoder):
     "full(epochs=1, batch=8, layer_decay=0.7)", "lora(2, epochs=1, batch=8)", "bitfit(epochs=1, batch=8)",
     "adapters(4, epochs=1, batch=8)", "gradual_unfreezing(epochs=1, batch=8)", "setfit(epochs=1)",
     "lp_ft(epochs=1, batch=8) + token_dropout(0.2) + l2_sp + mlp_head(8)",
-    "last_stages(1, epochs=1, batch=8) + token_dropout + bss",
+    "last_stages(1, epochs=1, batch=8) + token_dropout + bss", "lp_ft(epochs=1, batch=8) + synonyms(0.3, near=0.05)",
 ])  # fmt: skip
 def test_ways_of_tuning_work_on_encoders(encoder, spec):
     b = bench(encoder, spec, per_class=10)
@@ -179,6 +179,7 @@ def test_what_cannot_be_is_said_before_any_work(encoder):
         "last_stages(9)": "has 4 stages",
         "lp_ft + mixup": "mixup works on images",
         "setfit(pairs=0)": "pairs=0",
+        "last_stages(1) + synonyms": "synonyms changes what goes into the backbone",
     }.items():
         with pytest.raises(BadSetting, match=says):
             finetune.check(spec, backbone)

@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from topwork.adaptation import Vocabulary  # noqa: E402
+from topwork.adaptation.augmentation.synonyms import Synonyms, neighbours  # noqa: E402
 from topwork.adaptation.augmentation.token_dropout import TokenDropout, thinned  # noqa: E402
 from topwork.adaptation.feed import CHUNK, Feed, Order, Setup  # noqa: E402
 from topwork.adaptation.graft import Grafted, check_items, techniques  # noqa: E402
@@ -98,6 +99,60 @@ def test_half_of_a_text_stays():
     weights = torch.ones(8, 6)
     left = thinned(weights, torch.ones(8, 6, dtype=torch.bool), 0.99, torch.Generator().manual_seed(0))
     assert (left.sum(1) >= 3).all()
+
+
+class Table(torch.nn.Module):
+    """Tokens 10 to 49 lie near those 40 further on, 50 to 89 back; the others near none."""
+
+    def __init__(self):
+        super().__init__()
+        draw = torch.Generator().manual_seed(4)
+        table = torch.randn(99, 64, generator=draw)
+        table[50:90] = table[10:50] + 0.2 * torch.randn(40, 64, generator=draw)
+        self.words = torch.nn.Embedding.from_pretrained(table)
+        self.network = self
+
+    def get_input_embeddings(self):
+        return self.words
+
+
+def test_synonyms_are_near_words_and_others_stay():
+    model = Grafted(Table(), torch.nn.Linear(2, 2))
+    technique = Synonyms(0.4)
+    technique.prepare(model, facts(modality="text", vocabulary=Vocabulary(99, 3, (0, 1, 2, 12, 52))))
+    given = texts()
+    ids, weights = given.views
+    seen, same = technique.inputs(model, given).views
+    assert torch.equal(same, weights)
+    changed = seen != ids
+    partner = torch.arange(99)
+    partner[10:50], partner[50:90] = torch.arange(50, 90), torch.arange(10, 50)
+    assert torch.equal(seen[changed], partner[ids[changed]])
+    inside = weights > 0
+    assert not (changed & ~inside).any()
+    paired = inside & (ids >= 10) & (ids < 90) & (ids != 12) & (ids != 52)
+    assert not (changed & ~paired).any()  # neither special ones nor those whose only neighbour is special
+    assert float(changed[paired].float().mean()) == pytest.approx(0.4, abs=0.05)
+    assert torch.equal(technique.inputs(model, texts()).views[0], seen)  # the batch's generator decides
+    technique.finish(model)
+    assert not [name for name, _ in model.named_buffers() if "synonyms" in name]
+
+
+def test_neighbours_are_those_of_a_plain_search():
+    unit = torch.nn.functional.normalize(torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    found = neighbours(unit, torch.arange(30), torch.tensor([3, 4]), 0.7, 2)
+    cosine = (unit @ unit.T).numpy()
+    for i in range(30):
+        near = sorted((j for j in range(30) if j not in (i, 3, 4) and cosine[i, j] >= 0.7), key=lambda j: -cosine[i, j])
+        assert [j for j in found[i].tolist() if j >= 0] == near[:2]
+
+
+def test_synonyms_need_the_whole_encoder():
+    with pytest.raises(BadSetting, match="needs a whole encoder"):
+        Synonyms().prepare(Grafted(torch.nn.Identity(), torch.nn.Linear(2, 2)), facts(modality="text"))
+    for wrong in ({"p": 0}, {"near": 1.5}, {"nearest": 0}):
+        with pytest.raises(BadSetting, match=r"^synonyms"):
+            Synonyms(**wrong)
 
 
 def lengths_of(order, epoch, B):

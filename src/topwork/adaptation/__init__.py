@@ -170,6 +170,7 @@ class Technique:
     needs_source_head: ClassVar[bool] = False  # `facts.source_head` is wanted
     modalities: ClassVar[tuple[str, ...]] = ("image", "text")  # of the items that it can work on
     goals: ClassVar[tuple[str, ...]] = ("classes", "numbers")  # kinds of targets that it can work on
+    whole: ClassVar[bool] = False  # changes what goes in: no part of the trunk may be cached
 
     @property
     def episode(self) -> tuple[int, int] | None:

@@ -194,13 +194,18 @@ def _turn(room: str) -> int:
 def check_items(parts: Sequence[Technique], modality: str, numeric: bool | None = None) -> None:
     """Raise BadSetting for what cannot work on such items or targets; numeric None: that is not known yet."""
     for part in parts:
-        name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(part).__name__).lstrip("_")
+        name = name_of(part)
         if numeric is not None and (goal := "numbers" if numeric else "classes") not in part.goals:
             raise BadSetting(f"{name} is for {' and '.join(part.goals)}, and these targets are {goal}. Leave it out")
         if modality not in part.modalities:
             raise BadSetting(
                 f"{name} works on {'s or '.join(part.modalities)}s, and these items are {modality}s. Leave it out"
             )
+
+
+def name_of(part: Technique) -> str:
+    """As a spec writes it: l2_sp of L2Sp."""
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in type(part).__name__).lstrip("_")
 
 
 def is_tuning(spec: str) -> bool:

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topwork.adaptation import Technique
-from topwork.adaptation.graft import Scope, check_items, techniques
+from topwork.adaptation.graft import Scope, check_items, name_of, techniques
 from topwork.backbones.tuned import Tuned
+from topwork.errors import BadSetting
 from topwork.finetune import pace
 from topwork.finetune.bench import Bench, Trained
 from topwork.finetune.clock import LEAST_SECONDS, OutOfTime, check_time
@@ -112,8 +113,12 @@ def check(spec: str, backbone: Backbone, numeric: bool | None = None) -> None:
         from topwork.finetune.frozen_part import stages_of
 
         stages = stages_of(trunk, backbone.card.preprocess.crop_px, scope)
-    if stages is not None:
-        scope.boundary(stages.shares)
+    frozen = scope.boundary(stages.shares) if stages is not None else 0
+    if frozen and (needy := [name_of(part) for part in parts if part.whole]):
+        raise BadSetting(
+            f"{needy[0]} changes what goes into the backbone, of which '{spec}' caches the lower part. Take it with "
+            "full, lp_ft or lora, or leave it out"
+        )
 
 
 def _asked(ground: Ground) -> list[int]:
