@@ -104,6 +104,22 @@ def test_types_of_parquet_and_jsonl(tmp_path):
         assert json.loads(data.inputs()[2]) == {"x": 3, "on": None, "kind": None}
 
 
+def test_numbers_that_name_something_are_words(tmp_path):
+    lines = ["shopId,zip,price,class", *(f"{n % 3 + 7},{(n % 4) * 1000},{n}.5,{'xy'[n % 2]}" for n in range(60))]
+    data = sources.read(wrote(tmp_path, "t.csv", "\n".join(lines) + "\n"))
+    assert json.loads(data.inputs()[1]) == {"shopId": "8", "zip": "1000", "price": 1.5}
+
+
+def test_columns_that_a_spreadsheet_left_behind_are_left_out(tmp_path):
+    lines = ["a,b,class,,,", *(f"{n % 7},{n % 5}.5,{'xy'[n % 2]},,, " for n in range(200)), "1,2,x,,z,", "1,2,x"]
+    data = sources.read(wrote(tmp_path, "t.csv", "\n".join(lines) + "\n"))
+    assert json.loads(data.inputs()[1]) == {"a": 1, "b": 1.5}
+    assert "3 columns without a name at the end, all but empty, are left out" in data.notes
+    assert (len(data), [one.reason for one in data.skipped]) == (201, ["3 fields, expected 6"])
+    with pytest.raises(BadData, match="two columns are called ''"):
+        sources.read(wrote(tmp_path, "u.csv", "\n".join(lines).replace(",,, ", ",1,2,3") + "\n"))
+
+
 def test_several_tables_and_a_database(tmp_path):
     folder = tmp_path / "set"
     folder.mkdir()

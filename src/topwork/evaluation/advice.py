@@ -76,6 +76,8 @@ def next_step(numbers: Numbers) -> str | None:
     thing = wording.thing(numbers)
     metric = (numbers.get("metrics") or {}).get("r2" if numbers.get("numeric") else "accuracy") or {}
     another = "--backbone" if numbers.get("multilabel") else "topwork rank"
+    other, better = ("another backbone", "a better backbone") if thing != "row" else ("other columns",) * 2
+    where = f" ({another})" if thing != "row" else ""
     if (metric.get("low") or 0.0) >= DONE:
         return "Next: use it. There is next to nothing left to gain."
     if any(f.get("kind") == "negative_transfer" for f in numbers.get("findings") or ()):
@@ -83,17 +85,17 @@ def next_step(numbers: Numbers) -> str | None:
         return f"Next: try another backbone ({another}): this one does not help here.{more}"
     spent = f"{_list(vain)} did not pay" if vain else ""
     if late and not vain:
-        other = f", or label more {thing}s: {labels}" if labels else ""
-        return f"Next: give it more time (--budget), {_list(late)} had none{other}."
+        besides = f", or label more {thing}s: {labels}" if labels else ""
+        return f"Next: give it more time (--budget), {_list(late)} had none{besides}."
     if labels:
         return f"Next: label more {thing}s: {labels}" + (f", while {spent}." if spent else ".")
     if barred and not vain:
         return f"Next: let {barred[0][0]} try. {barred[0][1].rstrip('.')}."
     if spent:
         much = " and twice the labels would bring next to nothing" if flat else ""
-        return f"Next: keep this model. {spent[0].upper()}{spent[1:]}{much}; another backbone may ({another})."
+        return f"Next: keep this model. {spent[0].upper()}{spent[1:]}{much}; {other} may{where}."
     if flat:
-        return f"Next: more labels of the same kind bring next to nothing; a better backbone may ({another})."
+        return f"Next: more labels of the same kind bring next to nothing; {better} may{where}."
     return None
 
 

@@ -1,7 +1,8 @@
 """Feature columns of a table: numbers and words that describe an item, where it is neither an image nor a text.
 
 What is no feature is left out and said: names of rows (all different), dates, cells of free text, columns that are
-empty or always the same. Empty cells and the usual words for nothing (NA, n/a, null, ?, -) are missing values.
+empty or always the same. Numbers that name something (user_id, zip) are words. Empty cells and the usual words for
+nothing (NA, n/a, null, ?, -) are missing values.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ WORDS, FEW = 0.5, 20  # most different words: as a share of the known cells, and
 MOST_CLASSES = 0.2  # different labels, as a share of the rows
 SHOWN = 8  # columns that are named
 _NAMES = frozenset(("id", "key", "uuid", "pk", "rowid", "index", "row", "unnamed: 0", "name", "filename"))
+_CODE = re.compile(r"(?:^|[_ .-])(?:id|code|zip|zipcode|postcode|plz)$|[a-z](?:Id|ID|Code)$", re.ASCII)
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}.*|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}.*")
 
 
@@ -32,6 +34,7 @@ class Feature:
     at: int
     name: str
     numeric: bool
+    coded: bool = False  # numbers that name something, kept as words: user_id, zip
 
     def cell(self, value: Any) -> Any:
         """A cell as it is kept; BadData where a number was expected."""
@@ -61,12 +64,13 @@ def find(
     found, left = [], {}
     for at in asked:
         cells = [row[at] for row in sample if not is_missing(row[at])]
-        numeric = _is_numeric(cells)
+        coded = (numbers := _is_numeric(cells)) and _CODE.search(columns[at]) is not None
+        numeric = numbers and not coded
         why = "" if named else _no_feature(columns[at], cells, numeric)
         if why:
             left[columns[at]] = why
         else:
-            found.append(Feature(at, columns[at], numeric))
+            found.append(Feature(at, columns[at], numeric, coded))
     if found and not named:
         words = [f.name for f in found if not f.numeric]
         what = f"feature columns {_listed([f.name for f in found])}"
@@ -131,7 +135,9 @@ def _no_feature(name: str, cells: Sequence[Any], numeric: bool) -> str:
 def _counts(cells: Sequence[Any]) -> bool:
     """Whether they are whole numbers, one after the other."""
     numbers = [as_number(cell) for cell in cells]
-    return all(b is not None and a is not None and b - a == 1 for a, b in itertools.pairwise(numbers))
+    if any(number is None or not number.is_integer() for number in numbers):
+        return False
+    return all(b == (a or 0) + 1 for a, b in itertools.pairwise(numbers))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from topwork.store import remote
 
 SAMPLE_ROWS = 1000  # enough to tell columns apart
 LONGEST_CELL = 1 << 22  # characters; an open quote ends there at the latest
+STRAY = 0.01  # share of the rows that may hold something where no column has a name
 NOT_UTF8 = "not valid UTF-8"
 NAMES = frozenset(  # what columns are called: a line that holds one of them is a header
     (
@@ -74,19 +75,33 @@ class Csv:
             self.headless = True
             self.notes.append(f"{why}: read as data, the table has no header")
         self.columns = [f"column {i + 1}" if self.headless else c.strip() for i, c in enumerate(header)]
+        self.empty = self._empty_at_the_end()
+        if self.empty:
+            del self.columns[-self.empty :]
+            self.notes.append(f"{self.empty:,} columns without a name at the end, all but empty, are left out")
         _refuse_twice(path, self.columns)
+
+    def _empty_at_the_end(self) -> int:
+        """Columns that a spreadsheet has left behind: no name, and hardly a value in the first rows."""
+        named = max((i for i, name in enumerate(self.columns, 1) if name), default=0)
+        if self.headless or named in (0, len(self.columns)):
+            return 0
+        rows = [cells for _, cells in islice(self._all(), 1, SAMPLE_ROWS) if not isinstance(cells, str)]
+        filled = sum(any(cell.strip() for cell in cells[named:]) for cells in rows)
+        return len(self.columns) - named if filled <= STRAY * len(rows) else 0
 
     def rows(self) -> Iterator[Row]:
         """Rows below the header."""
+        width = len(self.columns)
         for line, cells in islice(self._all(), 0 if self.headless else 1, None):
             if isinstance(cells, str):
                 yield line, cells
             elif self.encoding.damaged and any(map(is_damaged, cells)):
                 yield line, NOT_UTF8
-            elif len(cells) == len(self.columns):
-                yield line, cells
+            elif len(cells) == width + self.empty:
+                yield line, cells[:width]
             else:
-                yield line, f"{len(cells)} fields, expected {len(self.columns)}"
+                yield line, f"{len(cells)} fields, expected {width + self.empty}"
 
     def _all(self) -> Iterator[Row]:
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))  # 131,072 unless told

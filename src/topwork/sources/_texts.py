@@ -121,7 +121,7 @@ class Plan:
             label = (guess_label if text else _features.guess_label)(columns, sample, free, aloud, TEXT_LABEL_NAMES)
             taken.add(label)
         features = () if text else _features.find(path, columns, sample, taken, rows or (), notes)
-        if not text and not (features if asked.features is not None else any(f.numeric for f in features)):
+        if not text and not (features if asked.features is not None else any(f.numeric or f.coded for f in features)):
             raise no_texts(path, columns, sample) if rows is None else _several(asked.item_column, len(rows))
         values = [row[label] for row in sample] if label is not None else []
         name = None if label is None else columns[label]
