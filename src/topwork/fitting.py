@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from topwork import (  # fmt: skip
+from topwork import (
     account,
     choosing,
     ladder,
