@@ -13,7 +13,7 @@ from topwork.cli.places import places
 _DATA = typer.Argument(
     ..., help="Images, texts or rows: a folder per class, a table (csv, tsv, json, jsonl, parquet), a database."
 )
-_ITEM = typer.Option(None, help="Column of the images or texts; a pair: A,B; of rows: their columns. Guessed.")
+_ITEM = typer.Option(None, help="Column of images or texts, a pair: A,B, or those of rows. Guessed.")
 _LABEL = typer.Option(
     None, help="Column of the labels, guessed and said otherwise; A,B,C: zeros and ones, one column for each label."
 )

@@ -42,7 +42,7 @@ def fit(
         "auto", help="auto, stratified(test=0.2), grouped, by_time, by_domain, few_shot(k=5), kfold(folds=5)."
     ),
     group: str = typer.Option(None, help="Column of a table: items of one group stay on one side of every split."),
-    item_column: str = typer.Option(None, help="Column of the images or texts; a pair: A,B; of rows: their columns. Guessed."),
+    item_column: str = typer.Option(None, help="Column of images or texts, a pair: A,B, or those of rows. Guessed."),
     label_column: str = typer.Option(None, help="Column of the labels, else guessed; A,B,C: 0 or 1 in each."),
     split_column: str = typer.Option(None, help="Column of a table that holds train / val / test."),
     time_column: str = typer.Option(None, help="Column of a table that says when an item came to be, for by_time."),

@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 def rank(
     data: str = typer.Argument(
         ...,
-        help="Images, texts or rows: a folder per class, a table (csv, tsv, json, jsonl, parquet), a database."
+        help="Images or texts: a folder per class, a table (csv, tsv, json, jsonl, parquet), a database."
         " Also in a zip or tar, or at s3://, gs://, az://, https://.",
     ),
     query: str = QUERY,
