@@ -25,6 +25,8 @@ from topwork.errors import BadData
 from topwork.modalities.rows import BLOCK, Cells, Row, Table, Words, parsed
 from topwork.types import Dataset, Progress
 
+_sorted = json.JSONEncoder(sort_keys=True).encode
+
 
 @dataclass(eq=False)
 class Seen:
@@ -97,7 +99,7 @@ def look(dataset: Dataset, progress: Progress) -> Seen:
             known = {name: _plain(cell) for name, cell in own.items() if cell is not None}
             blank[row] = not known
             contents += hashlib.blake2b((text or "").encode(), digest_size=16).digest()
-            form += hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=16).digest()
+            form += hashlib.blake2b(_sorted(known).encode(), digest_size=16).digest()
         table.add(block)
         progress("inspect", min(start + BLOCK, N), N)
     return Seen(_digests(contents), _digests(form), blank, reasons, table.columns())

@@ -25,11 +25,12 @@ SHOWN = 60  # characters of a cell in an error
 NOTHING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "?", "-", "--", ".", "missing", "unknown"))
 
 Row = dict[str, Any]
+_encoded = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def written(row: Mapping[str, Any]) -> str:
     """A row as text: equal rows are written alike."""
-    return json.dumps(dict(row), ensure_ascii=False, allow_nan=False)
+    return _encoded(dict(row))
 
 
 def parsed(text: str) -> Row:
@@ -66,10 +67,12 @@ def is_missing(cell: Any) -> bool:
 
 def number_of(cell: Any, name: str) -> float:
     """A cell of a column of numbers; BadData where it holds none."""
+    number = math.nan
     try:
-        number = float(cell) if isinstance(cell, (int, float, str)) and "_" not in str(cell) else math.nan
+        if isinstance(cell, (int, float)) or (isinstance(cell, str) and "_" not in cell):
+            number = float(cell)
     except (ValueError, OverflowError):
-        number = math.nan
+        pass
     if not abs(number) <= LARGEST:
         raise BadData(f"column '{name}' holds {str(cell)[:SHOWN]!r}. Expected a number, or nothing where it is missing")
     return number
