@@ -390,11 +390,9 @@ def seconds(finder, text):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_hostile_texts_take_a_tenth_of_a_second(name, finders):
-    """On a slow machine in proportion to their length: a search that goes back again and again takes 100 times."""
     for letters in LETTERS:
         folded, _ = fold((letters * (100_000 // len(letters) + 1))[:100_000])
-        took = seconds(finders[name], folded)
-        assert took < 0.1 or took < 15 * seconds(finders[name], folded[:10_000]), letters
+        assert seconds(finders[name], folded) < 0.1, letters
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 
 REACH = 24  # characters before a number in which a word says what it is
 _SPEAKS = re.compile(r"[^\d\s_.,:;()+\-/]")
+_OTHERS = bytes(set(range(128)) - set(b"0123456789"))
 _DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")
 
 
 def digits_of(text: str) -> str:
-    """The ASCII digits alone."""
+    """The digits alone."""
+    if text.isascii():
+        return text.encode().translate(None, _OTHERS).decode()
     return "".join(filter(str.isdecimal, text))
 
 

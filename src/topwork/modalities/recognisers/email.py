@@ -24,8 +24,8 @@ _FILES = frozenset(
     ("png", "jpg", "jpeg", "gif", "svg", "webp", "bmp", "ico", "css", "js", "ts", "json", "html", "xml", "txt", "md",
      "py", "pdf", "mp3", "mp4", "wav", "zip", "gz")
 )  # fmt: skip
-_INSIDE = frozenset("._%+'-")
-_LATIN_GREEK_CYRILLIC = 0x530  # letters below are written without a gap to an address; others end it
+# letters of Latin, Greek and Cyrillic are written with a gap to an address; others end it
+_NAME = frozenset("._%+'-") | {character for character in map(chr, range(0x530)) if character.isalnum()}
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,14 @@ class Email:
         """Every @ that has a domain behind and a name before it."""
         for at in _AT.finditer(text):
             domain = _DOMAIN.match(text, at.end())
-            end = domain.end() if domain is not None else 0
-            if domain is not None and domain[1].lower() in _FILES:  # anna@example.org.jpg
+            if domain is None:
+                continue
+            end, before = domain.end(), at.start()
+            if domain[1].lower() in _FILES:  # anna@example.org.jpg
                 shorter = _DOMAIN.match(text, at.end(), domain.start(1) - 1)
                 end = shorter.end() if shorter is not None and shorter.end() == domain.start(1) - 1 else 0
-            start = _begin(text, at.start()) if end else at.start()
-            if start < at.start() and text[start : at.start()] != "git":
+            start = _begin(text, before) if end else before
+            if start < before and text[start:before] != "git":
                 yield start, end
 
     def canonical(self, found: str) -> str:
@@ -56,7 +58,7 @@ def _begin(text: str, at: int) -> int:
     """Where the name before an @ begins."""
     least = max(0, at - LONGEST)
     start = at
-    while start > least and _belongs(text[start - 1]):
+    while start > least and text[start - 1] in _NAME:
         start -= 1
     if start == at:  # a script that is written without blanks
         while start > least and text[start - 1].isalnum():
@@ -64,7 +66,3 @@ def _begin(text: str, at: int) -> int:
     while start < at and text[start] in ".'-%+":
         start += 1
     return start
-
-
-def _belongs(character: str) -> bool:
-    return character in _INSIDE or (ord(character) < _LATIN_GREEK_CYRILLIC and character.isalnum())
